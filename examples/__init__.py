@@ -1,0 +1,1 @@
+"""Applications that show insitu at work."""

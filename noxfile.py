@@ -1,0 +1,102 @@
+"""Every way to run this repository, each in a virtual environment of its own: ``nox -s NAME -- ARGUMENTS``.
+
+``nox --list`` shows the sessions. Without ``-s``, the quick ones run: tests, lint, types.
+"""
+
+from __future__ import annotations
+
+import os
+
+import nox
+
+os.environ["UV_PYTHON_DOWNLOADS"] = "never"  # an interpreter that is not here is an error, not a download
+os.environ.pop("PYTHONPATH", None)
+
+nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "uv"
+nox.options.error_on_missing_interpreters = True
+nox.options.reuse_venv = "no" if os.environ.get("CI") else "yes"
+nox.options.sessions = ["tests", "lint", "types"]
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+OURS = ["src", "tests", "tools", "examples", "benchmarks", "noxfile.py"]
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """Installs insitu itself and these dependency groups of pyproject.toml."""
+    session.install("-e", ".", *(word for group in groups for word in ("--group", group)))
+
+
+def pytest(session: nox.Session, *arguments: str) -> None:
+    """Runs pytest; the counts also go to .cache/junit, where .ci/run adds them up."""
+    session.run("python", "-m", "pytest", f"--junitxml=.cache/junit/{session.name}.xml", *arguments)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The shop: a FastAPI application with traffic, measured by insitu, until Ctrl-C.
+
+    ``nox -s demo -- --seconds 20`` (or INSITU_DEMO_SECONDS=20) ends by itself.
+    """
+    install(session, "demo")
+    # After Ctrl-C the shop still drains and prints its table; nox alone would give it 0.3 s.
+    session.run("python", "-m", "examples.shop", *session.posargs, interrupt_timeout=30, terminate_timeout=5)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests on the Python that nox runs with: ``nox -s tests -- tests/core -k redact``."""
+    install(session, "test")
+    pytest(session, *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def matrix(session: nox.Session) -> None:
+    """All tests on every Python that insitu supports; a missing one is an error. One alone: ``nox -s matrix-3.12``."""
+    install(session, "test")
+    pytest(session, *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, by every rule of ruff but those that pyproject.toml argues away. To mend: ``ruff check --fix``."""
+    session.install("--group", "lint")
+    session.run("ruff", "check", *OURS)
+    session.run("ruff", "format", "--check", *OURS)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types, by mypy --strict, of the package and its tools."""
+    install(session, "types")
+    session.run("mypy", "--strict", "src", "tools")
+
+
+@nox.session
+def structure(session: nox.Session) -> None:
+    """The house rules: imports go down only (import-linter), sizes, cycles, the map, the public face."""
+    install(session, "test", "structure")
+    session.run("lint-imports", "--no-cache")
+    pytest(session, "tests/structure")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Every budget against its baseline, and docs/benchmarks.md anew; ``-- --gate`` fails where one is broken."""
+    install(session, "bench")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session(name="bench-peers")
+def bench_peers(session: nox.Session) -> None:
+    """The same request measured by other libraries, in an environment of their own because their versions clash."""
+    install(session, "bench-peers")
+    session.run("python", "-m", "benchmarks", "--peers", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation into ./site, every warning an error. To write with live reload: ``nox -s docs -- serve``."""
+    session.install("--group", "docs")
+    quiet = {"NO_MKDOCS_2_WARNING": "1"}  # the theme's advertisement for its successor
+    session.run("mkdocs", *(session.posargs or ["build", "--strict"]), env=quiet)

@@ -1,0 +1,32 @@
+"""insitu: an application performance monitor that lives inside a Python process.
+
+    import insitu
+
+    insitu.init(service="shop")
+    insitu.instrument(app)
+"""
+
+from insitu.runtime import bind, flush, init, instrument, shutdown
+from insitu.signals.decorators import trace
+from insitu.signals.errors import capture, message
+from insitu.signals.logs import log
+from insitu.signals.metrics import counter, gauge, histogram, updown
+from insitu.signals.tracing import span, trace_id
+
+__all__ = [
+    "bind",
+    "capture",
+    "counter",
+    "flush",
+    "gauge",
+    "histogram",
+    "init",
+    "instrument",
+    "log",
+    "message",
+    "shutdown",
+    "span",
+    "trace",
+    "trace_id",
+    "updown",
+]

@@ -1,0 +1,1 @@
+"""Framework and library events, turned into begin, finish and fail."""

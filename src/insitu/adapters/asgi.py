@@ -1,0 +1,216 @@
+"""Any ASGI application: HTTP requests and WebSockets become begin, fail and finish; our own paths are answered; the lifespan's end flushes.
+
+Pure ASGI: the state of a request is in what `begin` returned, never on the middleware, and `scope` is not kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, Final
+
+from insitu.core import context, guard
+from insitu.web.api import Request
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from insitu.signals.requests import Requests, ServerSpan
+    from insitu.web.api import Api, Response
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_OVER: Final = frozenset(("lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.startup.failed"))
+_SERVER_ERROR: Final = 500
+
+
+class Middleware:
+    """Wraps an ASGI application.
+
+    Args:
+        app: the application.
+        requests: the hot path.
+        api: answers our own paths.
+        read: runs a function on the reader's thread.
+        flush: empties the pipeline, blocking; called in a thread when the lifespan ends.
+        loop_started: told from inside each event loop that serves.
+        header: name of a response header for the trace id, or None.
+
+    """
+
+    def __init__(
+        self,
+        app: App,
+        requests: Requests,
+        api: Api,
+        *,
+        read: Callable[[Callable[[], Any]], Future[Any]],
+        flush: Callable[[], object],
+        loop_started: Callable[[], object],
+        header: bytes | None = None,
+    ) -> None:
+        self.app = app
+        self._requests = requests
+        self._api = api
+        self._read = read
+        self._flush = flush
+        self._loop_started = loop_started
+        self._header = header
+
+    def route(self, scope: Scope) -> str:
+        """Return the template of the route that answered, "" where there is none."""
+        del scope
+        return ""
+
+    def owns(self, scope: Scope) -> bool | None:
+        """Whether the application has a route for one of our paths; None: only its answer tells (404 is no)."""
+        del scope
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        kind = scope["type"]
+        if kind not in ("http", "websocket") or not self._requests.on:
+            await self._other(kind, scope, receive, send)
+            return
+        path = scope["path"]
+        if kind == "http" and path in self._api.paths:
+            await self._own_path(scope, receive, send)
+        elif self._requests.excluded(path):
+            await self._hidden(scope, receive, send)
+        else:
+            await self._serve(kind, path, scope, receive, send)
+
+    async def _serve(self, kind: str, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        requests = self._requests
+        outer = None
+        headers = dict(scope["headers"])
+        above = None
+        if b"traceparent" in headers or b"baggage" in headers:
+            above, outer = _extract(scope["headers"])
+        length = headers.get(b"content-length")
+        span = requests.begin(
+            scope["method"] if kind == "http" else "WS",
+            scope.get("scheme", "http"),
+            path,
+            scope.get("query_string", b""),
+            scope.get("http_version", ""),
+            headers.get(b"host", b""),
+            headers.get(b"user-agent", b""),
+            scope.get("client"),
+            scope.get("server"),
+            above,
+            int(length) if length is not None and length.isdigit() else -1,
+        )
+        if (request_id := headers.get(b"x-request-id")) is not None:
+            context.bind({"request.id": request_id.decode("utf-8", "replace")[:128]})
+        try:
+            with span:
+                await self.app(scope, receive, self._watch(span, scope, send) if kind == "http" else _watch_socket(span, send))
+        finally:
+            requests.finish(span, self.route(scope))
+            context.leave(span.token)
+            if outer is not None:
+                context.leave(outer)
+
+    def _watch(self, span: ServerSpan, scope: Scope, send: Send) -> Send:
+        header = self._header
+
+        def watch(message: Message) -> Awaitable[None]:
+            kind = message["type"]
+            if kind == "http.response.start":
+                span.status = message["status"]
+                if header is not None:
+                    message["headers"] = [*message.get("headers", ()), (header, b"%032x" % span.trace.trace_id)]
+            elif kind == "http.response.body":
+                span.response_size += len(message.get("body", b""))
+                # The exception behind a 500 is still on its way to us, so that span ends when the application returns.
+                if not message.get("more_body") and span.status < _SERVER_ERROR:
+                    self._requests.finish(span, self.route(scope))
+            return send(message)
+
+        return watch
+
+    async def _hidden(self, scope: Scope, receive: Receive, send: Send) -> None:
+        token = self._requests.hide()
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            context.leave(token)
+
+    async def _other(self, kind: str, scope: Scope, receive: Receive, send: Send) -> None:
+        if kind != "lifespan":
+            await self.app(scope, receive, send)
+            return
+
+        async def watch(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                guard.call("asgi.loop", self._loop_started)
+            elif message["type"] in _OVER:
+                # uvicorn kills itself by the signal it was sent once this returns: nothing of ours runs later.
+                await asyncio.get_running_loop().run_in_executor(None, guard.call, "asgi.flush", self._flush)
+            await send(message)
+
+        await self.app(scope, receive, watch)
+
+    # --- our own paths ---
+
+    async def _own_path(self, scope: Scope, receive: Receive, send: Send) -> None:
+        owned = guard.call("asgi.owns", self.owns, scope)
+        if owned is True:
+            await self._serve("http", scope["path"], scope, receive, send)
+        elif owned is False or not await self._answered_by_host(scope, receive, send):
+            await self._answer(scope, send)
+
+    async def _answered_by_host(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Let the application answer; what it sends behind a 404 is swallowed."""
+        missing = False
+
+        async def watch(message: Message) -> None:
+            nonlocal missing
+            if message["type"] == "http.response.start":
+                missing = message["status"] == 404  # noqa: PLR2004 the one that means "not mine"
+            if not missing:
+                await send(message)
+
+        await self._hidden(dict(scope), receive, watch)
+        return not missing
+
+    async def _answer(self, scope: Scope, send: Send) -> None:
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        client = scope.get("client")
+        request = Request(scope["method"], scope["path"], headers, client[0] if client else None)
+        response: Response = await asyncio.wrap_future(self._read(lambda: self._api.handle(request)))
+        sent = [(b"content-type", response.content_type.encode()), (b"content-length", b"%d" % len(response.body))]
+        sent += [(name.encode(), value.encode()) for name, value in response.headers.items()]
+        await send({"type": "http.response.start", "status": response.status, "headers": sent})
+        await send({"type": "http.response.body", "body": response.body})
+
+
+def _watch_socket(span: ServerSpan, send: Send) -> Send:
+    def watch(message: Message) -> Awaitable[None]:
+        kind = message["type"]
+        if kind == "websocket.accept":
+            span.status = 101
+        elif kind == "websocket.http.response.start":
+            span.status = message["status"]
+        return send(message)
+
+    return watch
+
+
+def _extract(headers: Any) -> tuple[tuple[int, int, int, str] | None, Any]:
+    """Return the remote parent and the token of the attached baggage; more than one traceparent is none at all."""
+    parents, states, baggage = [], [], []
+    for name, value in headers:
+        if name == b"traceparent":
+            parents.append(value.decode("latin-1"))
+        elif name == b"tracestate":
+            states.append(value.decode("latin-1"))
+        elif name == b"baggage":
+            baggage.append(value.decode("latin-1"))
+    above = context.parent_from(parents[0], states) if len(parents) == 1 else None
+    return above, context.with_baggage(baggage) if baggage else None

@@ -1,0 +1,74 @@
+"""Libraries that the application calls: our own light hooks, and the door for every `opentelemetry-instrumentation-*` package."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import wrapt
+
+from insitu.adapters import httpx, sqlalchemy
+from insitu.core import guard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+GROUP: Final = "opentelemetry_instrumentor"
+OWN_WORK: Final = frozenset({"fastapi", "starlette", "asgi", "httpx", "sqlalchemy", "logging"})
+"""Instrumentations whose work insitu does itself; they are loaded only when they are asked for by name."""
+
+
+class Found(NamedTuple):
+    """What became of one library: for `doctor`."""
+
+    name: str
+    state: str
+    by: str
+
+
+found: dict[str, Found] = {}
+
+HOOKS: Final[dict[str, Callable[[Any], None]]] = {"httpx": httpx.hook, "sqlalchemy": sqlalchemy.hook}
+"""Our own hooks, installed when their library is imported."""
+
+
+def instrument(names: Iterable[str]) -> None:
+    """Switch instrumentations on: `auto` for our own hooks and everything installed, else by name."""
+    wanted = set(names)
+    for name, hook in HOOKS.items():
+        if "auto" in wanted or name in wanted:
+            found[name] = Found(name, "waiting for its import", "insitu")
+            wrapt.register_post_import_hook(_once(name, hook), name)
+    for entry in metadata.entry_points(group=GROUP):
+        if entry.name in wanted or ("auto" in wanted and entry.name not in OWN_WORK):
+            guard.call(f"instrument {entry.name}", _load, entry)
+
+
+def _once(name: str, hook: Callable[[Any], None]) -> Callable[[Any], None]:
+    def install(module: Any) -> None:
+        if not getattr(module, "__insitu__", False):
+            module.__insitu__ = True
+            guard.call(f"instrument {name}", hook, module)
+            found[name] = Found(name, "instrumented", "insitu")
+
+    return install
+
+
+def _load(entry: metadata.EntryPoint) -> None:
+    instrumentor = entry.load()()
+    if instrumentor.is_instrumented_by_opentelemetry:
+        found[entry.name] = Found(entry.name, "instrumented", "the application")
+        return
+    conflict = instrumentor._check_dependency_conflicts()  # noqa: SLF001 the API's `instrument()` logs an error for each library that is not installed
+    if conflict is None:
+        instrumentor.instrument(skip_dep_check=True)
+        found[entry.name] = Found(entry.name, "instrumented", entry.value)
+    else:
+        found[entry.name] = Found(entry.name, f"not instrumented: {conflict}", entry.value)
+
+
+def installed(name: str) -> bool:
+    """Whether a library can be imported."""
+    return name in sys.modules or importlib.util.find_spec(name) is not None

@@ -1,0 +1,59 @@
+"""SQLAlchemy (2.0 and later): a client span for each statement, its text without values."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry.trace import SpanKind
+
+from insitu.core import context, guard, sql
+from insitu.core.records import Scope
+from insitu.signals import tracing
+
+if TYPE_CHECKING:
+    from insitu.signals.spans import SilentSpan, Span
+
+SCOPE: Final = Scope("insitu.sqlalchemy")
+_SYSTEMS: Final = {"mssql": "microsoft.sql_server", "oracle": "oracle.db"}
+
+
+def hook(module: Any) -> None:
+    """Listen to the statements of every engine of an imported SQLAlchemy."""
+    engine = importlib.import_module("sqlalchemy.engine").Engine
+    module.event.listen(engine, "before_cursor_execute", _before)
+    module.event.listen(engine, "after_cursor_execute", _after)
+    module.event.listen(engine, "handle_error", _failed)
+
+
+def _before(connection: Any, cursor: Any, statement: str, parameters: Any, execution: Any, many: bool) -> None:  # noqa: FBT001
+    del cursor, parameters, many
+    if execution is not None and tracing.provider.on:
+        execution._insitu_span = guard.call("sqlalchemy", _statement, connection, statement)  # noqa: SLF001
+
+
+def _statement(connection: Any, statement: str) -> Span | SilentSpan:
+    url = connection.engine.url
+    dialect = connection.dialect.name
+    own = {"db.system.name": _SYSTEMS.get(dialect, dialect), "db.query.text": sql.sanitize(statement), "db.operation.name": sql.operation(statement)}
+    if url.database:
+        own["db.namespace"] = url.database
+    if url.host:
+        own["server.address"] = url.host
+    summary = sql.summary(statement)
+    own["db.query.summary"] = summary
+    return tracing.provider.start(summary or dialect, SpanKind.CLIENT, own, SCOPE, context.current().get(context.SPAN_KEY))
+
+
+def _after(connection: Any, cursor: Any, statement: str, parameters: Any, execution: Any, many: bool) -> None:  # noqa: FBT001
+    del connection, cursor, statement, parameters, many
+    span = getattr(execution, "_insitu_span", None)
+    if span is not None:
+        span.end()
+
+
+def _failed(failure: Any) -> None:
+    span = getattr(failure.execution_context, "_insitu_span", None)
+    if span is not None:
+        guard.call("sqlalchemy", span.fail, failure.original_exception)
+        span.end()

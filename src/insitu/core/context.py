@@ -1,0 +1,295 @@
+"""Where we are: the current span, the bound fields, and what crosses to other processes (W3C trace context and baggage).
+
+OpenTelemetry's context is the only home of the current span, so every library that speaks its API agrees with us.
+"""
+
+from __future__ import annotations
+
+import re
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote_plus, unquote_plus
+
+from opentelemetry import context as otel_context
+from opentelemetry.baggage import get_all, set_baggage
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import _RUNTIME_CONTEXT, _SUPPRESS_INSTRUMENTATION_KEY, Context
+from opentelemetry.propagators import composite, textmap
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState, get_current_span
+from opentelemetry.trace.propagation import _SPAN_KEY
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from insitu.core import guard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from contextvars import Token
+
+SPAN_KEY: Final = _SPAN_KEY
+SUPPRESS_KEY: Final = _SUPPRESS_INSTRUMENTATION_KEY
+# Reading by key costs 0.10 µs, get_current_span() 0.42: it asks an ABC. A test pins these private names.
+current: Callable[[], Context] = _RUNTIME_CONTEXT.get_current
+attach: Callable[[Context], Token[Context]] = _RUNTIME_CONTEXT.attach
+_detach: Callable[[Token[Context]], None] = _RUNTIME_CONTEXT.detach
+_set_item: Final = dict.__setitem__
+
+fields: ContextVar[Mapping[str, Any] | None] = ContextVar("insitu_fields", default=None)
+"""Fields bound outside of any trace; inside one they live on the trace itself, which threads and tasks share."""
+
+
+def enter(span: object) -> Token[Context]:
+    """Make `span` current and return what `leave` needs."""
+    context = Context(current())
+    # Context forbids item assignment to protect shared ones; this one is ours until it is attached.
+    _set_item(context, SPAN_KEY, span)
+    return attach(context)
+
+
+def leave(token: Token[Context]) -> None:
+    """Make the span current that was so before `enter`.
+
+    In another context than the one it was entered in (an async generator closed by the event loop's finaliser) there is nothing to
+    restore, and OpenTelemetry's own `detach` would log an error.
+    """
+    try:
+        _detach(token)
+    except (ValueError, RuntimeError):
+        return
+
+
+def suppress() -> None:
+    """Mark the calling thread's context as ours: what it does (an export's HTTP request, its log lines) is not the application's."""
+    attach(otel_context.set_value(SUPPRESS_KEY, value=True))
+
+
+# --- W3C trace context, level 2 -----------------------------------------------------------------------------------------------
+
+_TRACEPARENT: Final = re.compile(r"[ \t]*([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[^\x00-\x1f\x7f]*)?[ \t]*")
+_MEMBER_KEY: Final = re.compile(r"[a-z0-9][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13}")
+_MEMBER_VALUE: Final = re.compile(r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]")
+MEMBERS: Final = 32
+STATE_LENGTH: Final = 8_192
+
+
+def parse_traceparent(header: str) -> tuple[int, int, int] | None:
+    """Return (trace id, parent id, flags), or None where the header is not valid.
+
+    Versions above 00 are read by the fields of version 00, and may carry more behind them (W3C Trace Context, 3.3).
+    """
+    match = _TRACEPARENT.fullmatch(header)
+    if match is None:
+        return None
+    version, trace, parent, flags, rest = match.groups()
+    if version == "ff" or (version == "00" and rest is not None):
+        return None
+    trace_id, parent_id = int(trace, 16), int(parent, 16)
+    if not trace_id or not parent_id:
+        return None
+    return trace_id, parent_id, int(flags, 16) & (3 if version == "00" else 1)
+
+
+def parse_tracestate(headers: Iterable[str]) -> str:
+    """Return one valid tracestate header, or "" where the given ones break the grammar (then the whole is discarded).
+
+    Several headers are joined in order; empty members are allowed and left out; of a key that stands twice the first is kept.
+    """
+    members: dict[str, str] = {}
+    for header in headers:
+        if len(header) > STATE_LENGTH:
+            return ""
+        for raw in header.split(","):
+            member = raw.strip(" \t")
+            if not member:
+                continue
+            key, separator, value = member.partition("=")
+            if not separator or not _MEMBER_KEY.fullmatch(key) or not _MEMBER_VALUE.fullmatch(value):
+                return ""
+            members.setdefault(key, value)
+    if len(members) > MEMBERS:
+        return ""
+    return ",".join([f"{key}={value}" for key, value in members.items()])
+
+
+def format_traceparent(trace_id: int, span_id: int, flags: int) -> str:
+    """Return the header of version 00."""
+    return f"00-{trace_id:032x}-{span_id:016x}-{flags:02x}"
+
+
+def tracestate(state: str) -> TraceState:
+    """Return OpenTelemetry's object for a header that `parse_tracestate` made."""
+    return TraceState([(key, value) for key, _, value in (member.partition("=") for member in state.split(","))] if state else None)
+
+
+class TraceContextPropagator(TraceContextTextMapPropagator):
+    """traceparent and tracestate in and out; the reading is ours, because it follows the whole of the recommendation."""
+
+    def extract(
+        self, carrier: textmap.CarrierT, context: Context | None = None, getter: textmap.Getter[textmap.CarrierT] = textmap.default_getter
+    ) -> Context:
+        """Return `context` with the remote parent, or as it is when there is no valid one."""
+        context = Context() if context is None else context
+        headers = getter.get(carrier, "traceparent")
+        if not headers or len(headers) != 1:
+            return context
+        parent = parse_traceparent(headers[0])
+        if parent is None:
+            return context
+        state = parse_tracestate(getter.get(carrier, "tracestate") or ())
+        span = NonRecordingSpan(SpanContext(parent[0], parent[1], is_remote=True, trace_flags=TraceFlags(parent[2]), trace_state=tracestate(state)))
+        return otel_context.set_value(SPAN_KEY, span, context)
+
+    def inject(
+        self, carrier: textmap.CarrierT, context: Context | None = None, setter: textmap.Setter[textmap.CarrierT] = textmap.default_setter
+    ) -> None:
+        """Write the current span's headers into `carrier`."""
+        span = get_current_span(context).get_span_context()
+        if not span.is_valid:
+            return
+        setter.set(carrier, "traceparent", format_traceparent(span.trace_id, span.span_id, span.trace_flags))
+        if span.trace_state:
+            setter.set(carrier, "tracestate", span.trace_state.to_header())
+
+
+# --- W3C baggage --------------------------------------------------------------------------------------------------------------
+
+BAGGAGE_LENGTH: Final = 8_192
+BAGGAGE_MEMBERS: Final = 180
+_BAGGAGE_KEY: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")
+
+
+def parse_baggage(headers: Iterable[str]) -> dict[str, str]:
+    """Return the members of baggage headers within the limits of the recommendation; what does not fit or parse is left out.
+
+    Properties behind a `;` are metadata without a meaning of their own and are left out too.
+    """
+    members: dict[str, str] = {}
+    room = BAGGAGE_LENGTH
+    for header in headers:
+        for member in header[: BAGGAGE_LENGTH + 1].split(","):
+            room -= len(member) + 1
+            if room < -1 or len(members) >= BAGGAGE_MEMBERS:
+                guard.warn("baggage", "insitu: baggage over %d bytes or %d members was cut", BAGGAGE_LENGTH, BAGGAGE_MEMBERS)
+                return members
+            key, separator, value = member.partition(";")[0].partition("=")
+            key = key.strip()
+            if separator and _BAGGAGE_KEY.fullmatch(key):
+                members[key] = unquote_plus(value.strip(), errors="replace")
+    return members
+
+
+def format_baggage(members: Mapping[str, object]) -> str:
+    """Return the header for `members`: values percent-encoded (so no CR or LF can pass), keys that are no tokens left out."""
+    written: list[str] = []
+    room = BAGGAGE_LENGTH
+    for key, value in members.items():
+        if len(written) >= BAGGAGE_MEMBERS:
+            break
+        if type(key) is not str or not _BAGGAGE_KEY.fullmatch(key):
+            continue
+        member = f"{key}={quote_plus(guard.render(value), errors='replace')}"
+        room -= len(member) + 1
+        if room < 0:
+            break
+        written.append(member)
+    return ",".join(written)
+
+
+class BaggagePropagator(W3CBaggagePropagator):
+    """Baggage in and out, trimmed to the recommendation's limits instead of dropped whole with a log line of its full length."""
+
+    def extract(
+        self, carrier: textmap.CarrierT, context: Context | None = None, getter: textmap.Getter[textmap.CarrierT] = textmap.default_getter
+    ) -> Context:
+        """Return `context` with the members of the carrier's baggage."""
+        context = Context() if context is None else context
+        for key, value in parse_baggage(getter.get(carrier, "baggage") or ()).items():
+            context = set_baggage(key, value, context)
+        return context
+
+    def inject(
+        self, carrier: textmap.CarrierT, context: Context | None = None, setter: textmap.Setter[textmap.CarrierT] = textmap.default_setter
+    ) -> None:
+        """Write the current baggage into `carrier`."""
+        header = format_baggage(get_all(context))
+        if header:
+            setter.set(carrier, "baggage", header)
+
+
+# --- the global propagator ----------------------------------------------------------------------------------------------------
+
+_OWN: Final[dict[str, Callable[[], textmap.TextMapPropagator]]] = {"tracecontext": TraceContextPropagator, "baggage": BaggagePropagator}
+
+
+def propagator(names: Iterable[str], load: Callable[[str], textmap.TextMapPropagator | None]) -> textmap.TextMapPropagator:
+    """Return the propagator for OTEL_PROPAGATORS' names: ours for the W3C formats, `load(name)` for all others."""
+    chosen: list[textmap.TextMapPropagator] = []
+    for name in names:
+        made = _OWN[name]() if name in _OWN else load(name)
+        if made is not None:
+            chosen.append(made)
+    return composite.CompositePropagator(chosen)
+
+
+def parent_from(traceparent: str, states: Iterable[str]) -> tuple[int, int, int, str] | None:
+    """Return (trace id, parent id, flags, tracestate) of an incoming request, or None."""
+    parent = parse_traceparent(traceparent)
+    if parent is None:
+        return None
+    return (*parent, parse_tracestate(states))
+
+
+def with_baggage(headers: Iterable[str]) -> Token[Context] | None:
+    """Attach a context that holds the members of incoming baggage headers; None when there are none."""
+    members = parse_baggage(headers)
+    if not members:
+        return None
+    context = current()
+    for key, value in members.items():
+        context = set_baggage(key, value, context)
+    return attach(context)
+
+
+
+# --- bound fields -------------------------------------------------------------------------------------------------------------
+
+CONVENTIONAL: Final = {"user": "user.id", "tenant": "tenant.id", "session": "session.id", "request": "request.id"}
+"""Short names of `bind` and the attributes that they become."""
+BOUND: Final = 32
+
+
+class Bound:
+    """What `bind` returns: leaving it as a context manager takes the fields back."""
+
+    __slots__ = ("_before", "_trace")
+
+    def __init__(self, trace: Any, before: Mapping[str, Any] | None) -> None:
+        self._trace = trace
+        self._before = before
+
+    def __enter__(self) -> None:
+        """Keep the fields for the block."""
+
+    def __exit__(self, *raised: object) -> None:
+        """Restore what was bound before."""
+        if self._trace is not None:
+            self._trace.bound = self._before
+        else:
+            fields.set(self._before)
+
+
+def bind(given: Mapping[str, Any]) -> Bound:
+    """Bind plain fields to the current trace, or to the current context outside of any.
+
+    A trace's fields are shared by its threads and tasks, so what a dependency or a sync endpoint binds stands on the request's span too.
+    """
+    trace = getattr(current().get(SPAN_KEY), "trace", None)
+    before: Mapping[str, Any] | None = trace.bound if trace is not None else fields.get()
+    merged = {**(before or {}), **given}
+    if len(merged) > BOUND:
+        guard.warn("bind", "insitu: more than %d bound fields; the newest are left out", BOUND)
+        return Bound(trace, before)
+    if trace is not None:
+        trace.bound = merged
+    else:
+        fields.set(merged)
+    return Bound(trace, before)

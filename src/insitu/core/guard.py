@@ -1,0 +1,108 @@
+"""The one place where an exception of ours ends: counted, logged once a minute, never raised into the host.
+
+Everything that may fail for reasons outside this package (a user's `__str__`, callback, exporter or processor) runs through here,
+so that no other module needs a broad `except`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LOG_INTERVAL_SECONDS: Final = 60.0
+_MOST_PLACES: Final = 1_000
+
+logger = logging.getLogger("insitu")
+counts: dict[str, int] = {}
+"""Swallowed errors by place, for `insitu_internal_errors_total{where}`."""
+
+_last_logged: dict[str, float] = {}
+_lock = threading.RLock()
+_swallowed: Callable[[BaseException], None] | None = None
+
+
+def watch(seen: Callable[[BaseException], None] | None) -> None:
+    """Let `seen` look at each swallowed error: how our tests fail on what production survives."""
+    global _swallowed  # noqa: PLW0603 one hook a process, set by tests only
+    _swallowed = seen
+
+
+def report(where: str, error: BaseException) -> None:
+    """Count an internal error and log it at most once a minute for each place."""
+    with _lock:
+        if where not in counts and len(counts) >= _MOST_PLACES:
+            where = "other"
+        counts[where] = counts.get(where, 0) + 1
+    if _swallowed is not None:
+        _swallowed(error)
+    warn(where, "insitu: %s failed with %s: %s (the application is not affected)", where, type(error).__name__, render(error))
+
+
+def warn(topic: str, message: str, *arguments: object) -> None:
+    """Log a warning about a topic at most once a minute."""
+    now = time.monotonic()
+    with _lock:
+        if now - _last_logged.get(topic, -LOG_INTERVAL_SECONDS) < LOG_INTERVAL_SECONDS:
+            return
+        if len(_last_logged) >= _MOST_PLACES:
+            _last_logged.clear()
+        _last_logged[topic] = now
+    try:
+        logger.warning(message, *arguments)
+    except Exception:  # noqa: BLE001 a handler of the host's that fails is the host's; this is the end of the road
+        return
+
+
+def call(where: str, function: Callable[..., T], *arguments: Any, default: Any = None) -> T | Any:
+    """Call `function` and return its result, or `default` when it raises."""
+    try:
+        return function(*arguments)
+    except Exception as error:  # noqa: BLE001 the guard
+        report(where, error)
+        return default
+
+
+def call_in_worker(where: str, function: Callable[..., T], *arguments: Any, default: Any = None) -> T | Any:
+    """As `call`, for exporters and jobs: a `SystemExit` of theirs must not end a thread of ours, nor the host. A Ctrl-C is the main thread's."""
+    try:
+        return function(*arguments)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise
+        report(where, error)
+        return default
+
+
+def safe(where: str, default: Any = None) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Decorate a public function so that it never raises into the host."""
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(function)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:  # noqa: BLE001 the guard
+                report(where, error)
+                return default  # type: ignore[no-any-return]
+
+        return guarded
+
+    return decorate
+
+
+def render(value: object, limit: int = 8192) -> str:
+    """Return `str(value)`, cut at `limit` characters; `<unprintable T>` when it raises."""
+    try:
+        text = value if type(value) is str else str(value)
+        return text if len(text) <= limit else text[:limit]
+    except Exception:  # noqa: BLE001 the value's own fault, and not worth a warning
+        return f"<unprintable {type(value).__name__}>"

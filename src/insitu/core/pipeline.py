@@ -1,0 +1,318 @@
+"""From the application's threads to the store and the exporters: a bounded queue, one worker, periodic jobs, fork and exit.
+
+    put → queue (bytes) → worker: count → keep → redact → sinks
+
+The worker handles slices so small that a request never waits long for the interpreter's lock, and naps in between. Counts never
+depend on the queue's room: when it is full, the caller counts the record itself and only its detail is dropped, and that is counted too.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from insitu.core import clock as clocks
+from insitu.core import guard
+from insitu.core.records import Family, Point, size
+from insitu.core.threads import Background
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from insitu.core.budget import Meter
+    from insitu.core.clock import Clock
+    from insitu.core.records import Record
+    from insitu.core.sender import Sender
+
+QUEUE_BYTES: Final = 24 * 1024 * 1024
+INTERVAL_SECONDS: Final = 0.5
+EXIT_SECONDS: Final = 2.0
+_SLICE_RECORDS: Final = 64
+_SLICE_BYTES: Final = 96 * 1024
+_NAP_SECONDS: Final = 0.0005
+_SLICES_A_STEP: Final = 200
+
+
+class Sink(Protocol):
+    """Takes redacted records, on the worker's thread, without waiting for anything."""
+
+    def accept(self, records: Sequence[Record]) -> None:
+        """Take some records."""
+
+
+class Pipeline:
+    """The one way a record goes.
+
+    Args:
+        clock, meter: time and the ledger.
+        count: folds records into the aggregates; exact, and called once for each record, whatever becomes of its detail.
+        keep: whether a record's detail goes any further.
+        redact: cleans one record in place; called only where there is a sink.
+        threads: False leaves all work to `flush`, for tests that own the time.
+        queue_bytes: cap of the queue.
+
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        meter: Meter,
+        *,
+        count: Callable[[Sequence[Record]], None],
+        keep: Callable[[Record], bool],
+        redact: Callable[[Record], None],
+        threads: bool = True,
+        queue_bytes: int = QUEUE_BYTES,
+    ) -> None:
+        self.clock = clock
+        self.meter = meter
+        self.sinks: list[Sink] = []
+        self.senders: list[Sender] = []
+        self.forked: list[Callable[[], None]] = []
+        self.open = True
+        self._count = count
+        self._keep = keep
+        self._redact = redact
+        self._threads = threads
+        self._cap = queue_bytes
+        self._wake_at = queue_bytes // 4
+        self._jobs: list[_Job] = []
+        self._lock = threading.RLock()
+        self._draining = threading.RLock()
+        self._reads: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self.worker = Background("worker", self._step, meter, clock)
+        self.reader = Background("reader", self._read_all, meter, clock)
+        self._reset()
+        _live.add(self)
+        atexit.register(self._exit)
+
+    def _reset(self) -> None:
+        self._queue: deque[tuple[Record, int]] = deque()
+        self._held = 0
+        self.produced: dict[str, int] = {"traces": 0, "logs": 0, "errors": 0}
+        self.dropped: dict[str, int] = {}
+
+    # --- the application's threads ---
+
+    def put(self, record: Record, weight: int) -> None:
+        """Queue a record that weighs `weight` bytes. Never blocks, never raises."""
+        with self._lock:
+            room = self._held + weight <= self._cap
+            if room:
+                self._held += weight
+                self._queue.append((record, weight))
+        if not room:
+            self._overflow(record)
+        elif self.worker._thread is None:  # noqa: SLF001 the hot path's shortest question
+            if self._threads and self.open:
+                self.worker.ensure()
+        elif self._held > self._wake_at:
+            self.worker.wake()
+
+    def _overflow(self, record: Record) -> None:
+        guard.call("pipeline.count", self._count, (record,))
+        signal, items = size(record)
+        with self._lock:
+            self.produced[signal] += items
+            self.dropped[signal] = self.dropped.get(signal, 0) + items
+        if self._threads and self.open:
+            self.worker.ensure()
+            self.worker.wake()
+
+    def read(self, function: Callable[[], Any]) -> Future[Any]:
+        """Run `function` on the reader's thread: for scrapes and pages, which may not run on an event loop."""
+        future: Future[Any] = Future()
+        self._reads.append((function, future))
+        if self._threads and self.open and self.reader.ensure():
+            self.reader.wake()
+        else:
+            self._read_all()
+        if self._threads and self.open:
+            self.worker.ensure()
+        return future
+
+    # --- the worker ---
+
+    def every(self, seconds: float, function: Callable[[], object], name: str) -> None:
+        """Call `function` on the worker about every so many seconds."""
+        self._jobs.append(_Job(seconds, function, name))
+
+    def _step(self) -> float:
+        for _ in range(_SLICES_A_STEP):
+            if not self._slice():
+                break
+            time.sleep(_NAP_SECONDS)
+        self.run_jobs()
+        return INTERVAL_SECONDS if not self._queue else _NAP_SECONDS
+
+    def run_jobs(self) -> None:
+        """Run the jobs that are due."""
+        now = self.clock.monotonic() / 1e9
+        for job in self._jobs:
+            if now >= job.due:
+                job.due = now + job.seconds
+                guard.call_in_worker(job.name, job.function)
+
+    def _slice(self) -> bool:
+        """Handle one slice; False when the queue is empty."""
+        with self._draining:
+            records: list[Record] = []
+            weight = 0
+            queue = self._queue
+            while queue and len(records) < _SLICE_RECORDS and weight < _SLICE_BYTES:
+                record, weighs = queue.popleft()
+                records.append(record)
+                weight += weighs
+            if not records:
+                return False
+            with self._lock:
+                self._held -= weight
+            self._handle(records)
+        return True
+
+    def _handle(self, records: list[Record]) -> None:
+        for record in records:
+            signal, items = size(record)
+            self.produced[signal] += items
+        guard.call("pipeline.count", self._count, records)
+        if not self.sinks:
+            return
+        kept = [record for record in records if self._keep(record)]
+        for record in kept:
+            guard.call("pipeline.redact", self._redact, record)
+        for sink in self.sinks:
+            guard.call_in_worker("pipeline.sink", sink.accept, kept)
+
+    # --- from outside ---
+
+    def drain(self, timeout: float) -> bool:
+        """Count and hand on what is queued, in the calling thread and without naps. False when time ran out."""
+        deadline = time.monotonic() + timeout
+        while self._slice():
+            if time.monotonic() > deadline:
+                return False
+        return True
+
+    def flush(self, timeout: float) -> bool:
+        """Drain, then have all senders send. False when something was lost or time ran out."""
+        deadline = time.monotonic() + timeout
+        done = self.drain(timeout)
+        for sender in self.senders:
+            done = sender.flush(max(0.0, deadline - time.monotonic())) and done
+        return done
+
+    def close(self, timeout: float) -> bool:
+        """Deliver what can be delivered in time, end all threads, and refuse everything after that."""
+        deadline = time.monotonic() + timeout
+        atexit.unregister(self._exit)
+        _live.discard(self)
+        done = self.drain(timeout)
+        self.open = False
+        self.worker.stop(max(0.1, deadline - time.monotonic()))
+        done = self.drain(max(0.1, deadline - time.monotonic())) and done
+        for sender in self.senders:
+            done = sender.close(max(0.1, deadline - time.monotonic())) and done
+        self.reader.stop(0.1)
+        return done
+
+    def _exit(self) -> None:
+        if not self.close(EXIT_SECONDS):
+            lost = sum(sum(sender.dropped.values()) for sender in self.senders)
+            guard.warn("exit", "insitu: %d records could not be delivered before the process ended", lost)
+
+    def _read_all(self) -> float:
+        while self._reads:
+            function, future = self._reads.popleft()
+            if future.set_running_or_notify_cancel():
+                _settle(future, function)
+        return 60.0
+
+    # --- fork ---
+
+    def before_fork(self) -> None:
+        """End our threads, so that `fork` has nothing to warn of and no lock is held by a thread that the child lacks."""
+        self.worker.stop(1.0)
+        self.reader.stop(0.2)
+        for sender in self.senders:
+            sender.thread.stop(0.2)
+        self._draining.acquire()
+        self._lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on; threads start again when they are needed."""
+        self._lock.release()
+        self._draining.release()
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: what was queued is the parent's."""
+        self._lock = threading.RLock()
+        self._draining = threading.RLock()
+        self._reads.clear()
+        self.worker.forget()
+        self.reader.forget()
+        self._reset()
+        self.meter.reset()
+        for sender in self.senders:
+            sender.after_fork()
+        for callback in self.forked:
+            guard.call("pipeline.fork", callback)
+
+    def collect(self) -> Iterable[Family]:
+        """Return what was produced, what was lost, and how much waits."""
+        with self._lock:
+            produced = [Point({"signal": signal}, items) for signal, items in self.produced.items()]
+            dropped = [Point({"signal": signal, "reason": "queue_full"}, items) for signal, items in self.dropped.items()]
+            held = [Point({"queue": "worker"}, self._held)]
+        errors = [Point({"where": where}, times) for where, times in list(guard.counts.items())]
+        yield Family("insitu.records", "counter", produced, help="Spans, log records and errors that the application produced.")
+        yield Family("insitu.dropped_records", "counter", dropped, help="Spans, log records and points that were lost, by reason.")
+        yield Family("insitu.queue.size", "gauge", held, unit="By", help="Bytes waiting in a queue.")
+        yield Family("insitu.internal_errors", "counter", errors, help="Errors inside insitu or in callbacks given to it, swallowed.")
+
+
+class _Job:
+    __slots__ = ("due", "function", "name", "seconds")
+
+    def __init__(self, seconds: float, function: Callable[[], object], name: str) -> None:
+        self.seconds = seconds
+        self.function = function
+        self.name = name
+        self.due = 0.0
+
+
+def _settle(future: Future[Any], function: Callable[[], Any]) -> None:
+    failed = object()
+    result = guard.call_in_worker("pipeline.read", function, default=failed)
+    if result is failed:
+        future.set_exception(RuntimeError("insitu could not answer; the log says why"))
+    else:
+        future.set_result(result)
+
+
+_live: weakref.WeakSet[Pipeline] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    for pipeline in list(_live):
+        pipeline.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for pipeline in list(_live):
+        pipeline.after_fork_in_parent()
+
+
+def _after_fork_in_child() -> None:
+    clocks.reseed()
+    for pipeline in list(_live):
+        pipeline.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

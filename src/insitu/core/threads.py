@@ -1,0 +1,108 @@
+"""Our own threads: started when first needed, ended and started again around a fork, and never in the way of the host's exit."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+from insitu.core import context, guard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from insitu.core.budget import Meter
+    from insitu.core.clock import Clock
+
+_AFTER_A_FAILURE_SECONDS: Final = 1.0
+
+
+class Background:
+    """A daemon thread that calls `step` again and again, and sleeps as long as `step` says in between.
+
+    Args:
+        name: of the thread, and its part in the budget's ledger.
+        step: does one round of work; returns the seconds to sleep before the next (0: at once).
+        meter: where the thread's CPU time is entered.
+        clock: whose `cpu` measures it.
+
+    """
+
+    def __init__(self, name: str, step: Callable[[], float], meter: Meter, clock: Clock) -> None:
+        self.name = name
+        self.stopping = False
+        self._step = step
+        self._meter = meter
+        self._clock = clock
+        self._thread: threading.Thread | None = None
+        self._lock = threading.RLock()
+        self._wakeup = threading.Event()
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread is alive."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def is_current(self) -> bool:
+        """Whether the caller runs on this thread."""
+        return threading.current_thread() is self._thread
+
+    def ensure(self) -> bool:
+        """Start the thread unless it runs. False when it cannot be started (the interpreter is ending)."""
+        if self._thread is not None:
+            return True
+        with self._lock:
+            if self._thread is not None:
+                return True
+            thread = threading.Thread(target=self._run, name=f"insitu-{self.name}", daemon=True)
+            self.stopping = False
+            self._thread = thread
+            try:
+                thread.start()
+            except RuntimeError:  # "can't start new thread": at interpreter shutdown, in a subinterpreter, or out of threads
+                self._thread = None
+                return False
+        return True
+
+    def wake(self) -> None:
+        """End the current sleep."""
+        self._wakeup.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep inside of `step`; True when the thread is to end."""
+        if not self.stopping:
+            self._wakeup.wait(seconds)
+            if not self.stopping:
+                self._wakeup.clear()
+        return self.stopping
+
+    def stop(self, timeout: float) -> bool:
+        """Ask the thread to end and wait for it. False when it did not in time; it then ends with its step, or with the process."""
+        with self._lock:
+            thread = self._thread
+            self.stopping = True
+            self._wakeup.set()
+        if thread is None or thread is threading.current_thread():
+            return True
+        thread.join(timeout)
+        if thread.is_alive():
+            return False
+        self._thread = None
+        return True
+
+    def forget(self) -> None:
+        """Drop the thread without waiting: in a forked child it does not exist."""
+        self._thread = None
+        self._lock = threading.RLock()
+        self._wakeup = threading.Event()
+        self.stopping = False
+
+    def _run(self) -> None:
+        context.suppress()
+        wakeup = self._wakeup
+        while not self.stopping:
+            before = self._clock.cpu()
+            pause = guard.call_in_worker(self.name, self._step, default=_AFTER_A_FAILURE_SECONDS)
+            self._meter.add(self.name.partition("-")[0], self._clock.cpu() - before)
+            if pause > 0 and not self.stopping:
+                wakeup.wait(pause)
+                wakeup.clear()

@@ -1,0 +1,1 @@
+"""Facts, in the formats that others read."""

@@ -1,0 +1,142 @@
+"""Log records as JSON lines on stdout, stderr or in a file: what `log_output` asks for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from insitu.core import guard, stacktrace
+from insitu.core.ports import Delivery, Part
+from insitu.core.records import ErrorRecord, LogRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from insitu.core.ports import ExporterContext
+    from insitu.core.records import Family, Record, Signal
+
+try:
+    import orjson
+except ImportError:  # no wheel for this interpreter (free-threaded builds)
+    orjson = None  # type: ignore[assignment]
+
+_STREAMS: Final = ("stdout", "stderr")
+
+
+def writer(output: str) -> Callable[[ExporterContext], Exporter]:
+    """Return the factory for `log_output=output`."""
+    return lambda context: Exporter(output, str(context.resource.attributes.get("service.name", "")))
+
+
+class Exporter:
+    """The exporter behind `log_output` (see `core.ports.Exporter`).
+
+    Args:
+        output: `stdout`, `stderr` or the path of a file, which is appended to.
+        service: stands on each line.
+
+    """
+
+    name = "log_output"
+    batch_items = 512
+    delay = 0.2
+    metrics_interval: float | None = None
+
+    def __init__(self, output: str, service: str) -> None:
+        self._output = output
+        self._service = service
+        self._file: BinaryIO | None = None
+
+    def encode(self, records: Sequence[Record]) -> Iterable[Part]:
+        """Return one part with a line for each log record."""
+        lines = [dumps(self._line(record)) for record in records if isinstance(record, LogRecord)]
+        if lines:
+            data = b"\n".join(lines) + b"\n"
+            yield Part("logs", len(lines), len(data), data)
+
+    def encode_metrics(self, families: Iterable[Family]) -> Iterable[Part]:
+        """Return nothing."""
+        del families
+        return ()
+
+    def send(self, signal: Signal, parts: Sequence[Part], timeout: float) -> Delivery:
+        """Write the lines at once."""
+        del signal, timeout
+        items = sum(part.items for part in parts)
+        try:
+            stream = self._stream()
+            stream.write(b"".join([part.data for part in parts]))
+            stream.flush()
+        except (OSError, ValueError, AttributeError) as error:  # a full disk, a closed stream, a stream without bytes
+            guard.warn("log_output", "insitu: log_output %s cannot be written: %s", self._output, error)
+            return Delivery(0, items, "unwritable")
+        return Delivery(items)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _stream(self) -> BinaryIO:
+        if self._output in _STREAMS:
+            stream: BinaryIO = getattr(sys, self._output).buffer
+            return stream
+        if self._file is None:
+            self._file = open(self._output, "ab")  # noqa: SIM115 closed by close()
+        return self._file
+
+    def _line(self, record: LogRecord) -> dict[str, Any]:
+        line: dict[str, Any] = {
+            "timestamp": _rfc3339(record.timestamp),
+            "level": record.level,
+            "logger": record.logger,
+            "message": record.body,
+            "service": self._service,
+        }
+        if record.trace_id:
+            line["trace_id"], line["span_id"] = f"{record.trace_id:032x}", f"{record.span_id:016x}"
+        if record.attributes:
+            line.update((key, value) for key, value in record.attributes.items() if key not in line)
+        if record.error is not None:
+            line.update(_error(record.error))
+        return line
+
+
+def _error(error: ErrorRecord) -> dict[str, Any]:
+    return {"exception.type": error.type, "exception.message": error.message, "exception.stacktrace": stacktrace.format_error(error)}
+
+
+def _rfc3339(nanoseconds: int) -> str:
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    days, second = divmod(seconds, 86_400)
+    return f"{_date(days)}T{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}.{rest // 1000:06d}Z"
+
+
+_dates: dict[int, str] = {}
+
+
+def _date(days: int) -> str:
+    """Return the date of a day since the epoch; a process sees few of them."""
+    found = _dates.get(days)
+    if found is None:
+        from datetime import date
+
+        _dates.clear()
+        found = _dates[days] = date.fromordinal(date(1970, 1, 1).toordinal() + days).isoformat()
+    return found
+
+
+def dumps(line: dict[str, Any]) -> bytes:
+    """Return one line of JSON; what JSON has no form for is rendered as text."""
+    if orjson is not None:
+        try:
+            return orjson.dumps(line, default=_unusual)
+        except TypeError:  # a lone surrogate, or an integer beyond 64 bits
+            pass
+    return json.dumps(line, default=_unusual, ensure_ascii=True).encode()
+
+
+def _unusual(value: object) -> Any:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else guard.render(value)

@@ -1,0 +1,264 @@
+"""OTLP over HTTP, as protobuf: traces, metrics and logs to an OpenTelemetry Collector, or to what speaks its protocol.
+
+Requests, answers and retries: https://opentelemetry.io/docs/specs/otlp/#otlphttp. Everything is encoded on the worker,
+piece by piece and once; a request is the resource's bytes with the pieces behind them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+from insitu.core import guard
+from insitu.core.ports import Delivery, Part
+from insitu.core.records import LocalTrace, LogRecord, Scope
+from insitu.core.transport import Transport
+from insitu.exporters import otlp_encoding
+from insitu.exporters.otlp_metrics import Encoder, Metric
+from insitu.exporters.otlp_options import Options, Target
+from insitu.exporters.protobuf import INT64_MAX, fields
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from insitu.core.ports import ExporterContext
+    from insitu.core.records import ErrorRecord, Family, Record, Resource, Signal
+    from insitu.core.transport import Reply
+
+CONTENT_TYPE: Final = "application/x-protobuf"
+PART_BYTES: Final = 1024 * 1024
+"""What would give a larger part is halved."""
+REQUEST_BYTES: Final = 4 * 1024 * 1024
+"""What would give a larger request becomes several: receivers refuse large ones (the Collector 20 MiB) as a whole."""
+
+_PART_OVERHEAD: Final = 200
+_LONGEST_QUOTE: Final = 200
+_ERRORS_SCOPE: Final = Scope("insitu")
+_PARTIAL_SUCCESS, _REJECTED, _ERROR_MESSAGE = 1, 1, 2  # fields of Export…ServiceResponse and Export…PartialSuccess
+_STATUS_MESSAGE: Final = 2  # field of google.rpc.Status, the body of a refusal
+
+
+def create(context: ExporterContext) -> Exporter:
+    """Return the exporter that the environment asks for: the factory behind the entry point `otlp`."""
+    options = Options.from_environ(context.environ)
+    return Exporter(options, context.resource, monotonic=context.monotonic, wait=context.wait)
+
+
+class Exporter:
+    """The exporter `otlp` (see `core.ports.Exporter`).
+
+    Errors that belong to no trace go out as log records. What cannot be encoded becomes a part without data, so that
+    `send` counts it.
+
+    Args:
+        options: where to, how often and how much at once.
+        resource: what every request says of this process.
+        monotonic: seconds that never go back.
+        wait: pauses between tries; True when the process is ending.
+
+    """
+
+    name = "otlp"
+
+    def __init__(
+        self, options: Options, resource: Resource, *, monotonic: Callable[[], float], wait: Callable[[float], bool]
+    ) -> None:
+        self.batch_items = options.batch_items
+        self.delay = options.delay
+        self.metrics_interval = options.metrics_interval if options.metrics else None
+        self._monotonic = monotonic
+        self._resource = otlp_encoding.resource_fields(resource)
+        self._metrics = Encoder(options.temporality)
+        agent = f"insitu-otlp-python/{resource.attributes.get('telemetry.distro.version', 0)}"
+        self._routes: dict[Signal, _Route] = {
+            signal: _Route(target, _transport(target, agent, monotonic, wait)) for signal, target in options.targets()
+        }
+        if "logs" in self._routes:
+            self._routes["errors"] = self._routes["logs"]
+
+    def encode(self, records: Sequence[Record]) -> Iterable[Part]:
+        """Return the parts of some records: one for each signal and scope, more where they are large."""
+        batch = _Batch()
+        for record in records:
+            if isinstance(record, LocalTrace):
+                if record.sampled and "traces" in self._routes:
+                    batch.add_trace(record)
+            elif "logs" in self._routes:
+                batch.add_log(record)
+        return batch.parts(self.batch_items)
+
+    def encode_metrics(self, families: Iterable[Family]) -> Iterable[Part]:
+        """Return the parts of one collection: one for each scope, more where they are large."""
+        self._metrics.begin()
+        groups: dict[Scope, list[Metric]] = {}
+        lost = 0
+        for family in families:
+            metric = guard.call("otlp.metric", self._metrics.metric, family) or Metric(0, len(family.points), b"")
+            lost += metric.lost
+            if metric.points:
+                groups.setdefault(family.scope, []).append(metric)
+        for scope, metrics in groups.items():
+            yield from _metric_parts(scope, metrics)
+        if lost:
+            yield Part("metrics", lost, 0, None)
+
+    def send(self, signal: Signal, parts: Sequence[Part], timeout: float) -> Delivery:
+        """Post the parts, in as many requests as their size asks for, within `timeout` seconds for all of them."""
+        ends = self._monotonic() + timeout
+        lost = sum(part.items for part in parts if part.data is None)
+        deliveries = [Delivery(0, lost, "error" if lost else "")]
+        deliveries += [self._post(self._routes[signal], batch, ends) for batch in _requests(parts)]
+        reasons = [each.reason for each in deliveries if each.dropped] or [""]
+        return Delivery(sum(each.sent for each in deliveries), sum(each.dropped for each in deliveries), reasons[-1])
+
+    def close(self) -> None:
+        """Close connections, and forget what differences were counted from (a forked child counts from zero)."""
+        self._metrics.forget()
+        for route in self._routes.values():
+            route.transport.close()
+
+    def _post(self, route: _Route, parts: Sequence[Part], ends: float) -> Delivery:
+        items = sum(part.items for part in parts)
+        left = min(ends - self._monotonic(), route.target.timeout)
+        if left <= 0:
+            return Delivery(0, items, "unreachable")
+        body = otlp_encoding.request(self._resource, [part.data for part in parts])
+        reply = route.transport.post(route.target.url, body, content_type=CONTENT_TYPE, deadline=left)
+        if reply.outcome == "ok":
+            return _accepted(route.target, reply, items)
+        _warn(route.target, f"took none of {items} items ({reply.detail})", _quote(reply.body, _STATUS_MESSAGE))
+        return Delivery(0, items, reply.outcome)
+
+
+class _Route(NamedTuple):
+    target: Target
+    transport: Transport
+
+
+def _transport(target: Target, agent: str, monotonic: Callable[[], float], wait: Callable[[float], bool]) -> Transport:
+    return Transport(
+        user_agent=agent,
+        wait=wait,
+        timeout=target.timeout,
+        headers=target.headers,
+        gzip=target.gzip,
+        certificate=target.certificate,
+        client_certificate=target.client_certificate,
+        client_key=target.client_key,
+        monotonic=monotonic,
+    )
+
+
+class _Batch:
+    """What a slice of records was encoded to, by signal and scope, and how much of it could not be."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[Signal, int | str], tuple[Scope, list[bytes]]] = {}
+        self._lost: dict[Signal, int] = {}
+
+    def add_trace(self, trace: LocalTrace) -> None:
+        """Encode a trace's spans. One that cannot be encoded is lost alone."""
+        head = guard.call("otlp.trace", otlp_encoding.trace_fields, trace, default=b"")
+        lists: dict[int, list[bytes]] = {}
+        for record in trace.spans:
+            encoded = guard.call("otlp.span", otlp_encoding.span, record, head) if head else None
+            if encoded is None:
+                self._lose("traces")
+                continue
+            scope = record.scope
+            items = lists.get(id(scope))  # by identity: a scope's own hash would cost as much as an attribute
+            if items is None:
+                items = lists[id(scope)] = self._items("traces", id(scope), scope)
+            items.append(encoded)
+
+    def add_log(self, record: LogRecord | ErrorRecord) -> None:
+        """Encode a log record or an error."""
+        if isinstance(record, LogRecord):
+            encoded = guard.call("otlp.log", otlp_encoding.log, record)
+            self._add("logs", Scope(record.logger), encoded)
+        else:
+            encoded = guard.call("otlp.error", otlp_encoding.error_log, record)
+            self._add("errors", _ERRORS_SCOPE, encoded)
+
+    def _add(self, signal: Signal, scope: Scope, encoded: bytes | None) -> None:
+        if encoded is None:
+            self._lose(signal)
+        else:
+            self._items(signal, scope.name, scope).append(encoded)
+
+    def _items(self, signal: Signal, key: int | str, scope: Scope) -> list[bytes]:
+        return self._groups.setdefault((signal, key), (scope, []))[1]
+
+    def _lose(self, signal: Signal) -> None:
+        self._lost[signal] = self._lost.get(signal, 0) + 1
+
+    def parts(self, most: int) -> Iterator[Part]:
+        """Yield parts of at most so many items."""
+        for (signal, _), (scope, items) in self._groups.items():
+            yield from _parts(signal, scope, items, most)
+        for signal, lost in self._lost.items():
+            yield Part(signal, lost, 0, None)
+
+
+def _parts(signal: Signal, scope: Scope, items: list[bytes], most: int) -> Iterator[Part]:
+    weight = sum(map(len, items))
+    if len(items) > most or (weight > PART_BYTES and len(items) > 1):
+        for half in _halves(items):
+            yield from _parts(signal, scope, half, most)
+    else:
+        yield Part(signal, len(items), weight + _PART_OVERHEAD, otlp_encoding.scoped(scope, items))
+
+
+def _metric_parts(scope: Scope, metrics: list[Metric]) -> Iterator[Part]:
+    weight = sum(len(metric.data) for metric in metrics)
+    if weight > PART_BYTES and len(metrics) > 1:
+        for half in _halves(metrics):
+            yield from _metric_parts(scope, half)
+    else:
+        data = otlp_encoding.scoped(scope, [metric.data for metric in metrics])
+        yield Part("metrics", sum(metric.points for metric in metrics), weight + _PART_OVERHEAD, data)
+
+
+def _halves(items: list[Any]) -> tuple[list[Any], list[Any]]:
+    middle = len(items) // 2
+    return items[:middle], items[middle:]
+
+
+def _requests(parts: Iterable[Part]) -> Iterator[list[Part]]:
+    """Yield the parts that have data, in groups that fit into one request."""
+    group: list[Part] = []
+    size = 0
+    for part in parts:
+        if part.data is None:
+            continue
+        if group and size + part.weight > REQUEST_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(part)
+        size += part.weight
+    if group:
+        yield group
+
+
+def _accepted(target: Target, reply: Reply, items: int) -> Delivery:
+    """Read an answer of success, which may name items that were not taken after all."""
+    partial = dict(fields(reply.body)).get(_PARTIAL_SUCCESS)
+    if not isinstance(partial, bytes) or not partial:
+        return Delivery(items)
+    rejected = dict(fields(partial)).get(_REJECTED)
+    dropped = min(rejected, items) if isinstance(rejected, int) and rejected <= INT64_MAX else 0
+    _warn(target, f"refused {dropped} of {items} items", _quote(partial, _ERROR_MESSAGE))
+    return Delivery(items - dropped, dropped, "partial" if dropped else "")
+
+
+def _quote(data: bytes, field: int) -> str:
+    """Return the text in a field of an answer, fit for one line of a log."""
+    value = dict(fields(data)).get(field)
+    said = value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
+    return "".join(character if character.isprintable() else " " for character in said[:_LONGEST_QUOTE])
+
+
+def _warn(target: Target, what: str, said: str) -> None:
+    where = urlsplit(target.url)
+    address = f"{where.hostname}:{where.port}{where.path}"  # without the password that an address may carry
+    guard.warn(f"otlp {address}", "insitu: the OTLP receiver %s %s: %s", address, what, said or "no reason given")

@@ -1,0 +1,419 @@
+"""The only assembler: options become a pipeline with its sinks and jobs, and the signals are attached to it."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import platform
+import socket
+import sys
+import threading
+import uuid
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from opentelemetry import _logs as otel_logs
+from opentelemetry import metrics as otel_metrics
+from opentelemetry import propagate
+from opentelemetry import trace as otel_trace
+
+from insitu import config
+from insitu.core import context, guard, values
+from insitu.core import clock as clocks
+from insitu.core.budget import Meter
+from insitu.core.pipeline import Pipeline
+from insitu.core.ports import ExporterContext
+from insitu.core.records import ErrorRecord, Family, LocalTrace, LogRecord, Resource
+from insitu.core.redact import Redactor
+from insitu.core.sender import Sender
+from insitu.signals import tracing
+from insitu.signals.errors import errors
+from insitu.signals.logs import LoggerProvider, logs
+from insitu.signals.meter import MeterProvider
+from insitu.signals.metrics import registry
+from insitu.signals.requests import Requests
+from insitu.signals.resources import Resources
+from insitu.signals.sampling import Ratio, Sampler, from_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from insitu.config import Options
+    from insitu.core.clock import Clock
+    from insitu.core.ports import Exporter
+    from insitu.core.records import Frame, Record
+
+T = TypeVar("T")
+
+SWITCHES: Final = {"otlp": ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT")}
+"""Exporters that switch themselves on when one of their own standard variables is set."""
+
+LATE: Final = {
+    "fastapi": "insitu.adapters.fastapi",
+    "asgi": "insitu.adapters.asgi",
+    "libraries": "insitu.adapters.libraries",
+    "readable": "insitu.signals.readable",
+    "prometheus": "insitu.exporters.prometheus",
+    "jsonlines": "insitu.exporters.jsonlines",
+    "api": "insitu.web.api",
+}
+"""Rooms loaded when they are first needed: sixty small modules cost 125 ms."""
+
+
+def _late(name: str) -> Any:
+    return importlib.import_module(LATE[name])
+
+
+class Runtime:
+    """One start of insitu in this process.
+
+    Args:
+        options: what to do.
+        environ: for exporters, which read their own standard variables.
+        clock: time; tests bring their own.
+        threads: False leaves all work to `flush`, for tests.
+
+    """
+
+    def __init__(self, options: Options, environ: Mapping[str, str], clock: Clock = clocks.SYSTEM, *, threads: bool = True) -> None:
+        self.options = options
+        self.environ = environ
+        self.clock = clock
+        self.resource = resource(options)
+        self.meter = Meter(clock)
+        redact = options.redact
+        self.redactor = Redactor(keys=redact.keys, allow=redact.allow, patterns=redact.patterns, emails=redact.emails, enabled=redact.on)
+        self.pipeline = Pipeline(clock, self.meter, count=self._count, keep=_is_kept, redact=self._redact, threads=threads)
+        self.resources = Resources(clock, self._blocked)
+        self.pipeline.forked.append(self._forked)
+        self.pipeline.every(1.0, self.resources.sample, "resources")
+        self._api: Any = None
+
+    def start(self) -> None:
+        """Attach the signals, the exporters and the libraries."""
+        options = self.options
+        limits = tracing.Limits(options.tracing.attributes, options.tracing.events, options.tracing.links, options.tracing.value_length)
+        registry.wall, registry.on = self.clock.wall, True
+        requests.configure(options.tracing.exclude)
+        tracing.provider.readable = lambda span, sdk_resource: _late("readable").readable(span, sdk_resource)
+        tracing.provider.attach(self.pipeline, _sampler(options), limits, self._sdk_resource)
+        errors.attach(self.pipeline)
+        self._become_provider()
+        for make in self._exporters():
+            self._add_exporter(make)
+        logs.attach(self.pipeline)
+        _late("libraries").instrument(options.process.libraries)
+
+    def stop(self, timeout: float) -> bool:
+        """Deliver what there is and fall silent. Instruments, tracers and wraps stay, and do nothing until the next start."""
+        tracing.provider.detach()
+        logs.attach(None)
+        errors.attach(None)
+        done = self.pipeline.close(timeout)
+        registry.on = False
+        self.resources.close()
+        return done
+
+    def instrument(self, app: T) -> T:
+        """Put the middleware around or into an application."""
+        if hasattr(app, "build_middleware_stack"):
+            return _late("fastapi").instrument(app, self._middleware)  # type: ignore[no-any-return]
+        if callable(app):
+            return self._middleware(_late("asgi").Middleware, app)  # type: ignore[no-any-return]
+        guard.warn("instrument", "insitu: a %s is no ASGI application; pass the FastAPI or Starlette object, or any ASGI callable", type(app).__name__)
+        return app
+
+    def _middleware(self, kind: Any, app: Any) -> Any:
+        header = self.options.tracing.header.lower().encode() or None
+        return kind(app, requests, self.api(), read=self._read, flush=_flush_at_exit, loop_started=self._loop_started, header=header)
+
+    def _read(self, function: Callable[[], Any]) -> Any:
+        return current().pipeline.read(function) if _runtime is not None else self.pipeline.read(function)
+
+    def _loop_started(self) -> None:
+        self.resources.attach_loop()
+
+    # --- what the pipeline knows only as callables ---
+
+    def _count(self, records: Sequence[Record]) -> None:
+        messages: list[LogRecord] = []
+        for record in records:
+            if isinstance(record, LocalTrace):
+                requests.count(record)
+                if record.errors:
+                    errors.count(record.errors.values())
+            elif isinstance(record, LogRecord):
+                messages.append(record)
+            else:
+                errors.count((record,))
+        if messages:
+            logs.count(messages)
+
+    def _redact(self, record: Record) -> None:
+        clean = self.redactor
+        if isinstance(record, LocalTrace):
+            for span in record.spans:
+                span.own = clean.attributes(span.settle())  # type: ignore[assignment]
+                span.name = clean.text(span.name)
+                if span.status_text:
+                    span.status_text = clean.text(span.status_text)
+                for event in span.events or ():
+                    event.attributes = clean.attributes(event.attributes)  # type: ignore[assignment]
+                for link in span.links or ():
+                    link.attributes.update(clean.attributes(link.attributes))
+            for error in (record.errors or {}).values():
+                self._redact_error(error)
+            return
+        if record.attributes:
+            record.attributes = clean.attributes(record.attributes)  # type: ignore[assignment]
+        if isinstance(record, ErrorRecord):
+            self._redact_error(record)
+        else:
+            record.body = clean.text(record.body) if isinstance(record.body, str) else clean.value("body", record.body)
+            if record.error is not None:
+                self._redact_error(record.error)
+
+    def _redact_error(self, error: ErrorRecord) -> None:
+        error.message = self.redactor.text(error.message)
+        for linked in error.chain:
+            self._redact_error(linked)
+
+    def collect(self) -> Iterable[Family]:
+        """Return every metric of this process, for /metrics and for exporters."""
+        for collector in (registry, requests, errors, logs, self.resources, self.pipeline, self.meter, *self.pipeline.senders):
+            yield from guard.call("collect", lambda given=collector: list(given.collect()), default=())
+
+    def _blocked(self, seconds: float, frames: Sequence[Frame]) -> None:
+        where = f" by {frames[-1].code.co_filename}:{frames[-1].line} in {frames[-1].code.co_name}" if frames else ""
+        text = f"event loop blocked for {seconds * 1000:.0f} ms{where}"
+        self.pipeline.put(LogRecord(self.clock.wall(), 13, "WARNING", "insitu.event_loop", text, {"insitu.blocked": seconds}), 1_000)
+
+    def _forked(self) -> None:
+        self.resource = resource(self.options)
+        registry.reset()
+        requests.reset()
+        errors.reset()
+        logs.reset()
+        self.resources.reset()
+
+    # --- exporters ---
+
+    def _exporters(self) -> list[Callable[[ExporterContext], Exporter]]:
+        names = self.options.export.exporters
+        if names is None:
+            names = tuple(name for name, variables in SWITCHES.items() if any(self.environ.get(variable) for variable in variables))
+        found = {entry.name: entry for entry in metadata.entry_points(group="insitu.exporters")}
+        made: list[Callable[[ExporterContext], Exporter]] = []
+        for name in names:
+            factory = guard.call(f"exporter {name}", found[name].load) if name in found else None
+            if factory is None:
+                guard.warn(f"exporter {name}", "insitu: there is no exporter %s; there are: %s", name, ", ".join(sorted(found)))
+            else:
+                made.append(factory)
+        if self.options.export.log_output:
+            made.append(_late("jsonlines").writer(self.options.export.log_output))
+        return made
+
+    def _add_exporter(self, make: Callable[[ExporterContext], Exporter]) -> None:
+        def with_wait(wait: Callable[[float], bool]) -> Exporter:
+            return make(ExporterContext(self.environ, self.resource, lambda: self.clock.monotonic() / 1e9, wait))
+
+        sender = guard.call("exporter", Sender, with_wait, self.collect, self.meter, self.clock)
+        if sender is not None:
+            self.pipeline.senders.append(sender)
+            self.pipeline.sinks.append(sender)
+
+    # --- OpenTelemetry ---
+
+    def _become_provider(self) -> None:
+        """Become the global providers and propagator, once; where another tracer provider is set already, join it."""
+        if isinstance(otel_trace.get_tracer_provider(), otel_trace.ProxyTracerProvider):
+            otel_trace.set_tracer_provider(tracing.provider)
+        elif otel_trace.get_tracer_provider() is not tracing.provider:
+            _join(otel_trace.get_tracer_provider())
+        # The API keeps these two proxies' classes private.
+        if type(otel_metrics.get_meter_provider()).__name__ == "_ProxyMeterProvider":
+            otel_metrics.set_meter_provider(MeterProvider(registry))
+        if type(otel_logs.get_logger_provider()).__name__ == "ProxyLoggerProvider":
+            otel_logs.set_logger_provider(LoggerProvider(logs))
+        propagate.set_global_textmap(context.propagator(self.options.tracing.propagators, _propagator))
+
+    def _sdk_resource(self) -> Any:
+        return _late("readable").sdk_resource(self.resource)
+
+    # --- our own paths ---
+
+    def api(self) -> Any:
+        """Return what answers our own paths."""
+        if self._api is None:
+            page = _late("prometheus").Page(self._scrape, self.resource)
+            self._api = _late("api").Api({"/metrics": page.render}, self.options.web.token or None)
+        return self._api
+
+    def _scrape(self) -> Iterable[Family]:
+        running = current()
+        running.pipeline.drain(0.05)
+        return running.collect()
+
+
+def _is_kept(record: Record) -> bool:
+    return not isinstance(record, LocalTrace) or record.sampled
+
+
+def _sampler(options: Options) -> Sampler:
+    chosen = options.tracing
+    named = from_names(chosen.sampler, chosen.sampler_argument, _sampler_factory) if chosen.sampler else None
+    return named if named is not None else Ratio(chosen.sample)
+
+
+def _sampler_factory(name: str) -> Any:
+    return _entry("opentelemetry_traces_sampler", name)
+
+
+def _propagator(name: str) -> Any:
+    if name == "none":
+        return None
+    made = _entry("opentelemetry_propagator", name)
+    if made is None:
+        guard.warn(f"propagator {name}", "insitu: OTEL_PROPAGATORS names %s, which is not installed", name)
+        return None
+    return made()
+
+
+def _entry(group: str, name: str) -> Any:
+    for entry in metadata.entry_points(group=group, name=name):
+        return guard.call(f"{group} {name}", entry.load)
+    return None
+
+
+def _join(other: Any) -> None:
+    add = getattr(other, "add_span_processor", None)
+    if add is None:
+        guard.warn("provider", "insitu: a tracer provider of %s is set already; spans made through OpenTelemetry are not seen", type(other).__module__)
+        return
+    guard.call("provider.join", lambda: add(_late("readable").JoinedProcessor(tracing.provider)))
+    guard.warn("provider", "insitu: a tracer provider is set already; insitu joined it. Call insitu.init() first to pay for one of them only.")
+
+
+def resource(options: Options) -> Resource:
+    """Return what this process is, by OpenTelemetry's resource conventions."""
+    service = options.service
+    attributes: dict[str, Any] = {
+        "telemetry.sdk.name": "insitu",
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.version": _version(),
+        "process.pid": os.getpid(),
+        "process.runtime.name": platform.python_implementation().lower(),
+        "process.runtime.version": platform.python_version(),
+        "host.name": socket.gethostname(),
+        "service.instance.id": str(uuid.uuid4()),
+        **{values.text(key): values.text(value) for key, value in service.attributes.items()},
+        "service.name": service.name,
+    }
+    if service.version:
+        attributes["service.version"] = service.version
+    if service.environment:
+        attributes["deployment.environment.name"] = service.environment
+    return Resource(attributes)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("insitu")
+    except metadata.PackageNotFoundError:
+        return "0"
+
+
+# --- the process's one runtime ------------------------------------------------------------------------------------------------
+
+requests = Requests(tracing.provider, registry)
+_runtime: Runtime | None = None
+_lock = threading.RLock()
+
+
+def current() -> Runtime:
+    """Return the running runtime; RuntimeError when there is none."""
+    if _runtime is None:
+        raise RuntimeError("insitu.init() has not been called")
+    return _runtime
+
+
+@guard.safe("init")
+def init(**options: Any) -> None:
+    """Start insitu in this process. A second call changes nothing; after `shutdown` it starts anew.
+
+    Args:
+        options: see `insitu.config.SETTINGS`; each can also come from INSITU_<NAME>, from OpenTelemetry's own variables, or from
+            [tool.insitu] in pyproject.toml or insitu.toml. The most used: `service`, `version`, `environment`, `exporters`, `sample`, `exclude`,
+            `token`, `log_output`.
+
+    """
+    global _runtime
+    with _lock:
+        if _runtime is not None:
+            return
+        read = config.read(options, os.environ, Path.cwd())
+        if read.process.disabled:
+            return
+        started = Runtime(read, dict(os.environ))
+        _runtime = started
+        started.start()
+    logging.getLogger("insitu").debug("insitu started for %s", read.service.name)
+
+
+def instrument(app: T, **options: Any) -> T:
+    """Instrument an application: FastAPI, Starlette, or any ASGI callable. Calls `init(**options)` if nobody has.
+
+    Returns:
+        The very application for FastAPI and Starlette, a wrapper for a bare ASGI callable; `app = instrument(app)` is right for both.
+
+    """
+    init(**options)
+    if _runtime is None:
+        return app
+    return guard.call("instrument", _runtime.instrument, app, default=app)
+
+
+@guard.safe("flush", default=False)
+def flush(timeout: float = 5.0) -> bool:
+    """Deliver everything recorded so far. False when something was lost or `timeout` seconds were not enough."""
+    return _runtime.pipeline.flush(timeout) if _runtime is not None else True
+
+
+@guard.safe("shutdown", default=False)
+def shutdown(timeout: float = 5.0) -> bool:
+    """Deliver what there is within `timeout` seconds and stop. False when something was lost."""
+    global _runtime
+    with _lock:
+        stopped, _runtime = _runtime, None
+    return stopped.stop(timeout) if stopped is not None else True
+
+
+def _flush_at_exit() -> None:
+    if _runtime is not None:
+        _runtime.pipeline.flush(2.0)
+
+
+@guard.safe("bind")
+def _bind(given: Mapping[str, Any]) -> context.Bound:
+    return context.bind({context.CONVENTIONAL.get(key, key): values.plain(value, 256) for key, value in given.items() if value is not None})
+
+
+def bind(**fields: Any) -> context.Bound:
+    """Bind fields to every signal of the current trace, or of the current context outside of one.
+
+    Args:
+        fields: `user`, `tenant` and `session` become `user.id`, `tenant.id` and `session.id`; others keep their names.
+
+    Returns:
+        A context manager that takes them back; without `with` they stay for the rest of the trace.
+
+    """
+    return _bind(fields) or context.Bound(None, None)
+
+
+def interpreter() -> str:
+    """Return what runs us, for `doctor`."""
+    return f"{platform.python_implementation()} {platform.python_version()} on {sys.platform}"

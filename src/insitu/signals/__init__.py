@@ -1,0 +1,1 @@
+"""What the application says about itself, while the request runs."""

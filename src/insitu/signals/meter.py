@@ -1,0 +1,233 @@
+"""OpenTelemetry's MeterProvider, Meter and instruments over the registry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import metrics as api
+
+from insitu.core import context, guard, values
+from insitu.core.records import Family, Point, Scope
+from insitu.signals import metrics
+from insitu.signals.tracing import ABSORBED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from opentelemetry.context import Context
+
+    from insitu.core.records import MetricKind
+    from insitu.signals.metrics import Instrument, Registry
+
+_KINDS: Final = frozenset((str, int, float, bool))
+
+
+class MeterProvider(api.MeterProvider):
+    """OpenTelemetry's provider; meters that were handed out stay valid through shutdown and init."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def get_meter(self, name: str, version: str | None = None, schema_url: str | None = None, attributes: Mapping[str, Any] | None = None) -> Meter:
+        """Return a meter for an instrumentation scope."""
+        del attributes
+        return Meter(self._registry, values.text(name or "", 255), values.text(version or "", 255), values.text(schema_url or "", 255))
+
+    def force_flush(self, timeout_millis: float = 30_000) -> bool:
+        """Return True: values are collected when they are read."""
+        del timeout_millis
+        return True
+
+    def shutdown(self, timeout_millis: float = 30_000) -> None:
+        """Do nothing; insitu itself ends with `insitu.shutdown()`."""
+
+
+class Meter(api.Meter):
+    """OpenTelemetry's Meter."""
+
+    def __init__(self, registry: Registry, name: str, version: str, schema_url: str) -> None:
+        super().__init__(name, version, schema_url)
+        self._registry = registry
+        self._scope = Scope(name, version, schema_url)
+
+    def _instrument(self, name: str, kind: MetricKind, unit: str, description: str, bounds: Sequence[float] | None = None) -> Instrument:
+        chosen = guard.call("meter.bounds", lambda: tuple(float(bound) for bound in bounds) if bounds else None)
+        # A unit that is no text, or a description of None, comes from instrumentations in the wild.
+        return self._registry.instrument(
+            values.text(name, 255), kind, values.text(unit or "", 63), values.text(description or ""), bounds=chosen or _default_bounds(unit), scope=self._scope
+        )
+
+    def _absorbed(self, name: str) -> bool:
+        return self._scope.name in ABSORBED and isinstance(name, str) and name.startswith("http.server.")
+
+    def create_counter(self, name: str, unit: str = "", description: str = "") -> api.Counter:
+        """Create a counter."""
+        return _Counter(self._instrument(name, "counter", unit, description), self._absorbed(name))
+
+    def create_up_down_counter(self, name: str, unit: str = "", description: str = "") -> api.UpDownCounter:
+        """Create a counter that also falls."""
+        return _UpDownCounter(self._instrument(name, "updown", unit, description), self._absorbed(name))
+
+    def create_gauge(self, name: str, unit: str = "", description: str = "") -> api._Gauge:
+        """Create a gauge."""
+        return _Gauge(self._instrument(name, "gauge", unit, description), self._absorbed(name))
+
+    def create_histogram(
+        self, name: str, unit: str = "", description: str = "", *, explicit_bucket_boundaries_advisory: Sequence[float] | None = None
+    ) -> api.Histogram:
+        """Create a histogram."""
+        return _Histogram(self._instrument(name, "histogram", unit, description, explicit_bucket_boundaries_advisory), self._absorbed(name))
+
+    def create_observable_counter(self, name: str, callbacks: Sequence[Any] | None = None, unit: str = "", description: str = "") -> api.ObservableCounter:
+        """Create a counter that is asked for its value."""
+        return self._observable(_ObservableCounter, name, "counter", callbacks, unit, description)
+
+    def create_observable_up_down_counter(
+        self, name: str, callbacks: Sequence[Any] | None = None, unit: str = "", description: str = ""
+    ) -> api.ObservableUpDownCounter:
+        """Create an up-down counter that is asked for its value."""
+        return self._observable(_ObservableUpDownCounter, name, "updown", callbacks, unit, description)
+
+    def create_observable_gauge(self, name: str, callbacks: Sequence[Any] | None = None, unit: str = "", description: str = "") -> api.ObservableGauge:
+        """Create a gauge that is asked for its value."""
+        return self._observable(_ObservableGauge, name, "gauge", callbacks, unit, description)
+
+    def _observable(self, kind: type[Any], name: str, metric: MetricKind, callbacks: Sequence[Any] | None, unit: str, description: str) -> Any:
+        family = (values.text(name, 255), metric, values.text(unit or "", 63), values.text(description or ""), self._scope)
+        instrument = kind(name, callbacks, unit=unit, description=description)
+        if len(self._registry.callbacks) < metrics.METRICS:
+            self._registry.callbacks.append(_Observation(self._registry, family, tuple(callbacks or ())).collect)
+        return instrument
+
+
+def _default_bounds(unit: str) -> Sequence[float]:
+    return metrics.DURATION_BOUNDS if unit == "s" else metrics.DEFAULT_BOUNDS
+
+
+class _Synchronous:
+    """Finds the cell of an attribute set."""
+
+    def __init__(self, instrument: Instrument, absorbed: bool) -> None:  # noqa: FBT001
+        self._instrument = instrument
+        self._absorbed = absorbed
+
+    def _cell(self, attributes: Mapping[str, Any] | None) -> Any:
+        """Return the cell, or None when nothing is to be measured."""
+        instrument = self._instrument
+        if not instrument.registry.on or (self._absorbed and _inside_own_request()):
+            return None
+        return guard.call("meter.attributes", _find, instrument, attributes or {})
+
+    def _number(self, amount: float) -> float:
+        return amount if type(amount) is int or type(amount) is float else metrics.number(amount)
+
+
+def _find(instrument: Instrument, attributes: Mapping[str, Any]) -> Any:
+    key = frozenset(attributes.items())
+    found = instrument.cells.get(key)
+    if found is not None:
+        return found
+    labels = {
+        values.text(name, 255): value if type(value) in _KINDS and type(value) is not str else values.plain(value, metrics.LABEL_LENGTH)
+        for name, value in attributes.items()
+    }
+    return instrument.cell(frozenset(labels.items()), labels)
+
+
+def _inside_own_request() -> bool:
+    span = context.current().get(context.SPAN_KEY)
+    return getattr(span, "counts_request", False)
+
+
+class _Counter(_Synchronous, api.Counter):
+    def add(self, amount: float, attributes: Mapping[str, Any] | None = None, context: Context | None = None) -> None:
+        """Add a non-negative number."""
+        del context
+        amount = self._number(amount)
+        cell = self._cell(attributes)
+        if cell is None or not amount >= 0:
+            return
+        with self._instrument.lock:
+            cell.value += amount
+
+
+class _UpDownCounter(_Synchronous, api.UpDownCounter):
+    def add(self, amount: float, attributes: Mapping[str, Any] | None = None, context: Context | None = None) -> None:
+        """Add a number."""
+        del context
+        amount = self._number(amount)
+        cell = self._cell(attributes)
+        if cell is not None and amount == amount:  # noqa: PLR0124
+            with self._instrument.lock:
+                cell.value += amount
+
+
+class _Gauge(_Synchronous, api._Gauge):
+    def set(self, amount: float, attributes: Mapping[str, Any] | None = None, context: Context | None = None) -> None:
+        """Set the value."""
+        del context
+        cell = self._cell(attributes)
+        if cell is not None:
+            cell.value = self._number(amount)
+
+
+class _Histogram(_Synchronous, api.Histogram):
+    def record(self, amount: float, attributes: Mapping[str, Any] | None = None, context: Context | None = None) -> None:
+        """Add one measurement."""
+        del context
+        amount = self._number(amount)
+        cell = self._cell(attributes)
+        if cell is None or amount != amount:  # noqa: PLR0124
+            return
+        sample = metrics.exemplar(amount)
+        with self._instrument.lock:
+            cell.record(amount, sample)
+
+
+class _ObservableCounter(api.ObservableCounter):
+    def __init__(self, name: str, callbacks: Sequence[Any] | None = None, unit: str = "", description: str = "") -> None:
+        """Hold nothing: the registry asks the callbacks."""
+
+
+class _ObservableUpDownCounter(api.ObservableUpDownCounter):
+    def __init__(self, name: str, callbacks: Sequence[Any] | None = None, unit: str = "", description: str = "") -> None:
+        """Hold nothing: the registry asks the callbacks."""
+
+
+class _ObservableGauge(api.ObservableGauge):
+    def __init__(self, name: str, callbacks: Sequence[Any] | None = None, unit: str = "", description: str = "") -> None:
+        """Hold nothing: the registry asks the callbacks."""
+
+
+class _Observation:
+    """Asks the callbacks of one observable instrument, each guarded; generators are sent the options, as the API says."""
+
+    def __init__(self, registry: Registry, family: tuple[str, MetricKind, str, str, Scope], callbacks: tuple[Any, ...]) -> None:
+        self._registry = registry
+        self._family = family
+        self._asks: list[Callable[[], Iterable[Any]]] = [_asker(callback) for callback in callbacks]
+
+    def collect(self) -> Iterable[Family]:
+        name, kind, unit, description, scope = self._family
+        points: dict[Any, Point] = {}
+        for ask in self._asks:
+            for observation in guard.call(f"callback {name}", lambda given=ask: list(given()), default=()):
+                point = guard.call(f"callback {name}", _point, observation)
+                if point is not None and len(points) < metrics.SERIES:
+                    points[frozenset(point.labels.items())] = point
+        if points:
+            yield Family(name, kind, list(points.values()), unit, description, scope, (), self._registry.start, self._registry.wall())
+
+
+def _point(observation: Any) -> Point | None:
+    value = metrics.number(observation.value) if type(observation.value) not in (int, float) else observation.value
+    labels = {values.text(name, 255): values.plain(item, metrics.LABEL_LENGTH) for name, item in (observation.attributes or {}).items()}
+    return Point(labels, value) if value == value else None  # noqa: PLR0124
+
+
+def _asker(callback: Any) -> Callable[[], Iterable[Any]]:
+    options = api.CallbackOptions()
+    if hasattr(callback, "send"):
+        guard.call("callback", next, callback)
+        return lambda: callback.send(options)  # type: ignore[no-any-return]
+    return lambda: callback(options)  # type: ignore[no-any-return]

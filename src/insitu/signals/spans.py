@@ -1,0 +1,324 @@
+"""The span: OpenTelemetry's interface over a slots object that takes plain values as they are and leaves all cleaning to the worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import Span as ApiSpan
+
+from insitu.core import guard, values
+from insitu.core.context import tracestate
+from insitu.core.records import Error, LocalTrace, Ok, SpanEvent, SpanLink, SpanRecord, Unset
+from insitu.signals import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import MappingProxyType, TracebackType
+
+    from insitu.core.records import Attributes, ErrorRecord, Scope
+
+SCALARS: Final = frozenset((int, float, bool))
+SMALL: Final = values.SMALL
+PARTIAL_SPANS: Final = 128
+PARTIAL_NANOSECONDS: Final = 60_000_000_000
+_TIME_LIMIT: Final = 1 << 63
+_STATUS_CODES: Final = (StatusCode.UNSET, StatusCode.OK, StatusCode.ERROR)
+ATTRIBUTES, EVENTS, LINKS = range(3)
+
+
+class Span(SpanRecord):
+    """A span that records. Made by `signals.tracing`; methods are OpenTelemetry's, and `set` takes attributes by keyword."""
+
+    __slots__ = ("_context",)
+
+    # ruff: noqa: PLR0913 the fields of a span; a keyword each would cost more than the span
+    def __init__(
+        self,
+        name: str,
+        kind: SpanKind,
+        trace: LocalTrace,
+        span_id: int,
+        parent_id: int,
+        start_time: int,
+        own: Attributes | None,
+        scope: Scope,
+        local_root: bool,  # noqa: FBT001
+        parent_remote: bool = False,  # noqa: FBT001, FBT002
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.trace = trace
+        self.span_id = span_id
+        self.parent_id = parent_id
+        self.start_time = start_time
+        self.own = own
+        self.scope = scope
+        self.local_root = local_root
+        self.parent_remote = parent_remote
+        self.end_time = self.status_code = 0
+        self.status_text = ""
+        self.events = self.links = self.dropped = self._context = None
+
+    # --- attributes ---
+
+    def set(self, **attributes: Any) -> Self:
+        """Set attributes by keyword; returns the span."""
+        for key, value in attributes.items():
+            self.set_attribute(key, value)
+        return self
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Set one attribute. Values that are not str, bytes, bool, int, float or sequences of these are rendered as text; None is left out."""
+        trace = self.trace
+        if self.end_time or not trace.recording or value is None:
+            return
+        kind = type(value)
+        if kind is str and len(value) <= SMALL:
+            pass
+        elif kind not in SCALARS:
+            value = values.plain(value, trace.owner.limits.value_length)
+            trace.weight += values.weight(value)
+        if type(key) is not str or len(key) > SMALL:
+            key = values.text(key, SMALL)
+        own = self.own
+        if own is None:
+            own = self.own = {}
+        if len(own) >= trace.owner.limits.attributes and key not in own:
+            self._drop(ATTRIBUTES)
+            return
+        own[key] = value
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Set several attributes."""
+        guard.call("span.set_attributes", self._set_all, attributes)
+
+    def _set_all(self, attributes: Mapping[str, Any]) -> None:
+        for key, value in attributes.items():
+            self.set_attribute(key, value)
+
+    # --- events, links, status ---
+
+    def add_event(self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None) -> None:
+        """Add an event now, or at `timestamp` (wall nanoseconds). Beyond the limit the oldest is dropped."""
+        self._event(name, attributes, timestamp, None)
+
+    def _event(self, name: str, attributes: Mapping[str, Any] | None, timestamp: int | None, error: ErrorRecord | None) -> None:
+        trace = self.trace
+        if self.end_time or not trace.recording:
+            return
+        now = trace.monotonic() + trace.offset
+        plain = guard.call("span.add_event", self._plain, attributes, default={}) if attributes else {}
+        event = SpanEvent(values.text(name, SMALL), now if timestamp is None else moment(timestamp, now), plain, error)
+        trace.weight += 200 + (values.weight(plain) if plain else 0)
+        if self.events is None:
+            self.events = [event]
+            return
+        self.events.append(event)
+        if len(self.events) > trace.owner.limits.events:
+            del self.events[0]
+            self._drop(EVENTS)
+
+    def _plain(self, attributes: Mapping[str, Any]) -> Attributes:
+        limits = self.trace.owner.limits
+        items = list(attributes.items())[: limits.attributes]
+        return {values.text(key, SMALL): values.plain(value, limits.value_length) for key, value in items if value is not None}
+
+    def add_link(self, context: SpanContext, attributes: Mapping[str, Any] | None = None) -> None:
+        """Add a link to another span."""
+        guard.call("span.add_link", self._link, context, attributes)
+
+    def _link(self, context: SpanContext, attributes: Mapping[str, Any] | None) -> None:
+        if self.end_time or not self.trace.recording:
+            return
+        state = context.trace_state.to_header() if context.trace_state else ""
+        link = SpanLink(context.trace_id, context.span_id, int(context.trace_flags), state, self._plain(attributes or {}))
+        links = self.links
+        if links is None:
+            links = self.links = []
+        if len(links) >= self.trace.owner.limits.links:
+            self._drop(LINKS)
+            return
+        links.append(link)
+        self.trace.weight += 200
+
+    def _drop(self, what: int) -> None:
+        if self.dropped is None:
+            self.dropped = [0, 0, 0]
+        self.dropped[what] += 1
+
+    def update_name(self, name: str) -> None:
+        """Give the span another name."""
+        if not self.end_time:
+            self.name = values.text(name, SMALL)
+
+    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
+        """Set the status. OK is final, and UNSET never replaces another (OpenTelemetry tracing specification, Set Status)."""
+        if isinstance(status, Status):
+            code, text = status.status_code, status.description
+        else:
+            code, text = status, description
+        if not isinstance(code, StatusCode) or self.end_time or self.status_code == Ok or code is StatusCode.UNSET:
+            return
+        self.status_code = Ok if code is StatusCode.OK else Error
+        self.status_text = values.text(text, errors.MESSAGE) if text and code is StatusCode.ERROR else ""
+
+    def record_exception(
+        self, exception: BaseException, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None, escaped: bool = False # noqa: FBT001, FBT002
+    ) -> ErrorRecord:
+        """Add an `exception` event and an error record; the text is formatted later, on the worker."""
+        del escaped  # deprecated by the semantic conventions: an exception's escaping shows in the status
+        trace = self.trace
+        record = errors.describe(exception)
+        if self.end_time or not trace.recording:
+            return record
+        record.timestamp = trace.monotonic() + trace.offset
+        record.trace_id, record.span_id, record.attributes = trace.trace_id, self.span_id, trace.bound
+        if trace.errors is None:
+            trace.errors = {}
+        if len(trace.errors) < PARTIAL_SPANS:
+            trace.errors[id(exception)] = record
+        trace.weight += errors.weight(record)
+        self._event("exception", attributes, timestamp, record)
+        return record
+
+    def fail(self, error: BaseException) -> None:
+        """Mark the span with the exception that it ends with: an error, or a cancellation, which is nobody's error."""
+        if isinstance(error, errors.CANCELLATIONS):
+            self.set_attribute("insitu.cancelled", value=True)
+        elif isinstance(error, Exception):
+            record = self.record_exception(error)
+            if self.status_code == Unset:
+                self.status_code = Error
+                self.status_text = f"{record.type}: {record.message}"
+                self.set_attribute("error.type", record.type)
+
+    # --- end ---
+
+    def end(self, end_time: int | None = None) -> None:
+        """End the span, now or at `end_time` (wall nanoseconds). Only the first call counts."""
+        if self.end_time:
+            return
+        trace = self.trace
+        now = trace.monotonic() + trace.offset
+        if end_time is None:
+            # A start given by the caller may lie ahead of our clock.
+            self.end_time = now if now > self.start_time else self.start_time
+        else:
+            self.end_time = max(moment(end_time, now), self.start_time)
+        owner = trace.owner
+        if owner.processors and trace.recording:
+            owner.on_end(self)
+        trace.spans.append(self)
+        if self.local_root:
+            trace.closed = True
+            owner.ship(trace)
+        elif trace.closed or len(trace.spans) >= PARTIAL_SPANS or now - trace.since > PARTIAL_NANOSECONDS:
+            trace.since = now
+            owner.ship(trace.split())
+
+    # --- what OpenTelemetry's API and processors read ---
+
+    def is_recording(self) -> bool:
+        """Whether the span is open and takes attributes."""
+        return self.trace.recording and not self.end_time
+
+    def get_span_context(self) -> SpanContext:
+        """Return the ids, as OpenTelemetry's object; made when first asked for."""
+        if self._context is None:
+            trace = self.trace
+            self._context = SpanContext(trace.trace_id, self.span_id, is_remote=False, trace_flags=TraceFlags(trace.flags), trace_state=tracestate(trace.state))
+        return self._context
+
+    @property
+    def context(self) -> SpanContext:
+        """The span's ids."""
+        return self.get_span_context()
+
+    @property
+    def parent(self) -> SpanContext | None:
+        """The parent's ids, or None."""
+        if not self.parent_id:
+            return None
+        trace = self.trace
+        return SpanContext(trace.trace_id, self.parent_id, is_remote=self.parent_remote, trace_flags=TraceFlags(trace.flags), trace_state=tracestate(trace.state))
+
+    @property
+    def attributes(self) -> MappingProxyType[str, Any] | Attributes:
+        """All attributes so far."""
+        return dict(self.own or {})
+
+    @property
+    def status(self) -> Status:
+        """The status, as OpenTelemetry's object."""
+        return Status(_STATUS_CODES[self.status_code], self.status_text or None)
+
+    @property
+    def resource(self) -> Any:
+        """The resource, as the SDK's object."""
+        return self.trace.owner.sdk_resource()
+
+    def __enter__(self) -> Self:
+        """Return the span; OpenTelemetry's `start_span` does not make it current."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        """Record the exception, if any, and end the span."""
+        if error is not None:
+            self.fail(error)
+        self.end()
+
+
+class SilentSpan:
+    """Stands for all spans of a trace that is not sampled: it carries the ids on and records nothing."""
+
+    __slots__ = ("_context", "span_id", "trace")
+
+    def __init__(self, trace: LocalTrace | None, context: SpanContext, span_id: int) -> None:
+        self.trace = trace
+        self.span_id = span_id
+        self._context = context
+
+    def set(self, **attributes: Any) -> Self:
+        """Do nothing."""
+        del attributes
+        return self
+
+    def _nothing(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing."""
+
+    set_attribute = set_attributes = add_event = add_link = update_name = set_status = record_exception = fail = end = _nothing
+
+    def is_recording(self) -> bool:
+        """Return False."""
+        return False
+
+    def get_span_context(self) -> SpanContext:
+        """Return the ids."""
+        return self._context
+
+    def __enter__(self) -> Self:
+        """Return the span."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        """Do nothing."""
+
+
+# Virtual subclasses: deriving from the API's ABC would give each span a __dict__ and each isinstance of ours an ABC's price.
+ApiSpan.register(Span)
+ApiSpan.register(SilentSpan)
+
+
+def moment(given: object, now: int) -> int:
+    """Return a timestamp given by a caller, or `now` when it is none (negative, not a number, beyond 64 bits)."""
+    try:
+        value = int(given)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        return now
+    return value if 0 < value < _TIME_LIMIT else now
+
+
+def link_of(link: Link) -> tuple[SpanContext, Mapping[str, Any] | None]:
+    """Return what `add_link` takes."""
+    return link.context, link.attributes

@@ -1,0 +1,423 @@
+"""Spans around the application's own work, and OpenTelemetry's TracerProvider and Tracer.
+
+    with insitu.span("load cart", tier="gold") as span:
+        span.set(items=3)
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from opentelemetry import trace as api
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext, SpanKind, TraceFlags
+
+from insitu.core import clock as clocks
+from insitu.core import context, guard, values
+from insitu.core.records import Error, LocalTrace, Scope
+from insitu.signals import spans
+from insitu.signals.sampling import Ratio
+from insitu.signals.spans import SilentSpan, Span
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from contextvars import Token
+    from types import TracebackType
+
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.resources import Resource as SdkResource
+
+    from insitu.core.pipeline import Pipeline
+    from insitu.core.records import Attributes
+    from insitu.signals.sampling import Sampler
+
+T = TypeVar("T")
+
+OWN: Final = Scope("insitu")
+SILENT: Final = SilentSpan(None, INVALID_SPAN_CONTEXT, 0)
+INTERNAL: Final = SpanKind.INTERNAL
+METER_MASK: Final = 63
+_SMALL: Final = values.SMALL
+_SCALARS: Final = spans.SCALARS
+_SPAN_BYTES: Final = 600
+_clean_text: Final = values.text
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Span limits (OTEL_SPAN_*_LIMIT, OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT)."""
+
+    attributes: int = 128
+    events: int = 128
+    links: int = 128
+    value_length: int = values.LIMIT
+
+
+class TracerProvider(api.TracerProvider):
+    """OpenTelemetry's provider, and the owner of every local trace of this process.
+
+    It exists from import on, does nothing until `attach`, and can be detached and attached again: tracers that were handed out stay valid.
+    """
+
+    def __init__(self) -> None:
+        self.on = False
+        self.pipeline: Pipeline
+        self.limits = Limits()
+        self.sampler: Sampler = Ratio()
+        self.processors: tuple[Any, ...] = ()
+        self.wall = clocks.SYSTEM.wall
+        self.monotonic = clocks.SYSTEM.monotonic
+        self._sdk_resource: Callable[[], SdkResource] | None = None
+        self._put: Callable[[Any, int], None]
+        self.hot: Callable[[int], None]
+
+    def attach(self, pipeline: Pipeline, sampler: Sampler, limits: Limits, sdk_resource: Callable[[], SdkResource]) -> None:
+        """Record from now on."""
+        self.pipeline, self.sampler, self.limits, self._sdk_resource = pipeline, sampler, limits, sdk_resource
+        self.wall, self.monotonic = pipeline.clock.wall, pipeline.clock.monotonic
+        self._put, self.hot = pipeline.put, pipeline.meter.hot
+        self.on = True
+
+    def detach(self) -> None:
+        """Record nothing from now on; open spans end without being shipped."""
+        self.on = False
+
+    # --- starting spans ---
+
+    def start(self, name: str, kind: SpanKind, own: Attributes | None, scope: Scope, parent: object, start_time: int = 0) -> Span | SilentSpan:
+        """Start a span below `parent`, which is whatever the context holds as its current span.
+
+        Args:
+            name: exact and short str.
+            kind: OpenTelemetry's.
+            own: plain attributes, kept as they are; the span owns the dict from now on.
+            scope: who makes it.
+            parent: the current span of some context, or None.
+            start_time: wall nanoseconds; 0 is now.
+
+        """
+        if isinstance(parent, Span):
+            trace = parent.trace
+            if not trace.recording:
+                return silent(trace)
+            now = trace.monotonic() + trace.offset
+            span = Span(name, kind, trace, clocks.random_bits(64) or 1, parent.span_id, start_time or now, own, scope, False)  # noqa: FBT003
+        elif isinstance(parent, SilentSpan) and parent.trace is not None:
+            return parent
+        else:
+            above = _ids(parent)
+            trace, added = self.begin(above, name, kind, own)
+            if not trace.recording:
+                return silent(trace)
+            parent_id, remote = (above[1], above[4]) if above is not None else (0, False)
+            span = Span(name, kind, trace, clocks.random_bits(64) or 1, parent_id, start_time or trace.since, own, scope, True, remote)  # noqa: FBT003
+            if added:
+                span.set_attributes(added)
+        if self.processors:
+            self.started(span)
+        return span
+
+    def begin(
+        self, above: tuple[int, int, int, str, bool] | None, name: str, kind: SpanKind, own: Attributes | None
+    ) -> tuple[LocalTrace, Mapping[str, Any] | None]:
+        """Begin a local trace below a remote parent or none; return it with what the sampler adds to its root."""
+        trace_id = above[0] if above is not None else clocks.random_bits(128) or 1
+        parent = above[:4] if above is not None else None
+        decision = self.sampler.decide(trace_id, parent, name, kind, own)
+        # The level 2 flag "random" is passed on as it came, and set for ids that we make.
+        flags = (1 if decision.sampled else 0) | (2 if parent is None else parent[2] & 2)
+        state = decision.state if decision.state is not None else parent[3] if parent is not None else ""
+        trace = LocalTrace(self, trace_id, flags, state, self.wall(), self.monotonic())
+        trace.recording = decision.recording
+        trace.metered = trace_id & METER_MASK == 0
+        trace.bound = context.fields.get()
+        return trace, decision.attributes
+
+    def ship(self, trace: LocalTrace) -> None:
+        """Hand a finished record to the pipeline."""
+        if self.on and trace.recording:
+            self._put(trace, trace.size())
+
+    # --- processors brought by the user ---
+
+    def add_span_processor(self, span_processor: Any) -> None:
+        """Add an SDK SpanProcessor: `on_start` in the caller, `on_end` once for each span, both guarded; it sees unredacted values."""
+        self.processors = (*self.processors, span_processor)
+
+    def started(self, span: Span) -> None:
+        """Show a new span to the processors."""
+        parent = context.current()
+        for processor in self.processors:
+            guard.call("processor.on_start", processor.on_start, span, parent)
+
+    def on_end(self, span: Span) -> None:
+        """Show an ended span to the processors."""
+        readable = guard.call("processor.on_end", self._readable, span)
+        for processor in self.processors if readable is not None else ():
+            guard.call("processor.on_end", processor.on_end, readable)
+
+    def _readable(self, span: Span) -> object:
+        return self.readable(span, self.sdk_resource())
+
+    readable: Callable[[Span, Any], object]
+    """Makes the SDK's ReadableSpan; set by the runtime, because the SDK is only imported where somebody brings a processor."""
+
+    def sdk_resource(self) -> SdkResource | None:
+        """Return the resource as the SDK's object."""
+        return self._sdk_resource() if self._sdk_resource is not None else None
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Flush the pipeline and all processors."""
+        done = self.pipeline.flush(timeout_millis / 1000) if self.on else True
+        for processor in self.processors:
+            done = bool(guard.call("processor.force_flush", processor.force_flush, timeout_millis, default=False)) and done
+        return done
+
+    def shutdown(self) -> None:
+        """Shut the user's processors down; insitu itself ends with `insitu.shutdown()`."""
+        processors, self.processors = self.processors, ()
+        for processor in processors:
+            guard.call("processor.shutdown", processor.shutdown)
+
+    # --- OpenTelemetry's API ---
+
+    def get_tracer(
+        self,
+        instrumenting_module_name: str,
+        instrumenting_library_version: str | None = None,
+        schema_url: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Tracer:
+        """Return a tracer for an instrumentation scope."""
+        items = guard.call("get_tracer", lambda: tuple((values.text(key), values.plain(item)) for key, item in (attributes or {}).items()), default=())
+        name, version = values.text(instrumenting_module_name or "", _SMALL), values.text(instrumenting_library_version or "", _SMALL)
+        return Tracer(self, Scope(name, version, values.text(schema_url or "", _SMALL), items))
+
+
+class Tracer(api.Tracer):
+    """OpenTelemetry's Tracer."""
+
+    def __init__(self, provider: TracerProvider, scope: Scope) -> None:
+        self._provider = provider
+        self.scope = scope
+        self._own_work = scope.name in ABSORBED
+
+    def start_span(  # type: ignore[override] # our spans are virtual subclasses of the API's
+        self,
+        name: str,
+        context: Context | None = None,  # noqa: A002
+        kind: SpanKind = INTERNAL,
+        attributes: Mapping[str, Any] | None = None,
+        links: Sequence[api.Link] | None = None,
+        start_time: int | None = None,
+        record_exception: bool = True,  # noqa: FBT001, FBT002
+        set_status_on_exception: bool = True,  # noqa: FBT001, FBT002
+    ) -> Span | SilentSpan:
+        """Start a span; it is not made current."""
+        del record_exception, set_status_on_exception
+        provider = self._provider
+        if not provider.on:
+            return SILENT
+        parent = (_current() if context is None else context).get(SPAN_KEY)
+        if self._own_work and (ours := _inside_request()) is not None:
+            return ours
+        if type(name) is not str or len(name) > _SMALL:
+            name = _clean_text(name, _SMALL)
+        own = clean(attributes, provider.limits) if attributes else None
+        start = spans.moment(start_time, 0) if start_time is not None else 0
+        span = provider.start(name, kind if isinstance(kind, SpanKind) else INTERNAL, own, self.scope, parent, start)
+        if links and isinstance(span, Span):
+            guard.call("start_span.links", _add_links, span, links)
+        return span
+
+    def start_as_current_span(  # type: ignore[override]
+        self,
+        name: str,
+        context: Context | None = None,  # noqa: A002
+        kind: SpanKind = INTERNAL,
+        attributes: Mapping[str, Any] | None = None,
+        links: Sequence[api.Link] | None = None,
+        start_time: int | None = None,
+        record_exception: bool = True,  # noqa: FBT001, FBT002
+        set_status_on_exception: bool = True,  # noqa: FBT001, FBT002
+        end_on_exit: bool = True,  # noqa: FBT001, FBT002
+    ) -> CurrentSpan:
+        """Return a context manager (and decorator, for functions and coroutines) in which a new span is current."""
+        arguments = (name, context, kind, attributes, links, start_time)
+        return CurrentSpan(self, arguments, record_exception, set_status_on_exception, end_on_exit)
+
+
+SPAN_KEY: Final = context.SPAN_KEY
+_current: Final = context.current
+_enter: Final = context.enter
+_leave: Final = context.leave
+
+ABSORBED: Final = frozenset(
+    {
+        "fastapi",
+        "starlette",
+        "opentelemetry.instrumentation.asgi",
+        "opentelemetry.instrumentation.fastapi",
+        "opentelemetry.instrumentation.starlette",
+    }
+)
+"""Scopes that make a server span of a request. Inside one of ours they get ours: one request is one SERVER span."""
+
+
+def _inside_request() -> SilentSpan | None:
+    span = _current().get(SPAN_KEY)
+    if isinstance(span, Span) and span.kind is SpanKind.SERVER and not span.end_time:
+        return SilentSpan(span.trace if span.trace.recording else None, span.get_span_context(), span.span_id)
+    return None
+
+
+class CurrentSpan:
+    """What `start_as_current_span` returns: a context manager, and a decorator that makes a new span for each call."""
+
+    __slots__ = ("_arguments", "_end", "_record", "_span", "_status", "_token", "_tracer")
+
+    def __init__(self, tracer: Tracer, arguments: tuple[Any, ...], record: bool, status: bool, end: bool) -> None:  # noqa: FBT001
+        self._tracer, self._arguments = tracer, arguments
+        self._record, self._status, self._end = record, status, end
+
+    def __enter__(self) -> Span | SilentSpan:
+        """Start the span and make it current."""
+        self._span = span = self._tracer.start_span(*self._arguments)
+        self._token = _enter(span)
+        return span
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        """Restore the context, record the exception as asked, end the span."""
+        _leave(self._token)
+        span = self._span
+        if error is not None and span.is_recording():
+            self._fail(span, error)
+        if self._end:
+            span.end()
+
+    def _fail(self, span: Span | SilentSpan, error: BaseException) -> None:
+        if self._record and self._status:
+            span.fail(error)
+        elif self._record and isinstance(error, Exception):
+            span.record_exception(error)
+        elif self._status and isinstance(error, Exception):
+            span.set_status(api.StatusCode.ERROR, f"{type(error).__name__}: {guard.render(error)}")
+
+    def __call__(self, function: Callable[..., T]) -> Callable[..., T]:
+        """Decorate a function or coroutine function."""
+        settings = (self._tracer, self._arguments, self._record, self._status, self._end)
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def traced_coroutine(*args: Any, **kwargs: Any) -> Any:
+                with CurrentSpan(*settings):
+                    return await function(*args, **kwargs)
+
+            return traced_coroutine  # type: ignore[return-value]
+
+        @functools.wraps(function)
+        def traced(*args: Any, **kwargs: Any) -> T:
+            with CurrentSpan(*settings):
+                return function(*args, **kwargs)
+
+        return traced
+
+
+class Block:
+    """What `insitu.span` returns."""
+
+    __slots__ = ("_kind", "_name", "_own", "_span", "_token")
+
+    def __init__(self, name: str, own: Attributes | None, kind: SpanKind = INTERNAL) -> None:
+        self._name = name
+        self._own = own
+        self._kind = kind
+
+    def __enter__(self) -> Span | SilentSpan:
+        """Start the span and make it current."""
+        began = provider.monotonic()
+        parent = _current().get(SPAN_KEY)
+        span = self._span = provider.start(self._name, self._kind, self._own, OWN, parent) if provider.on else SILENT
+        self._token: Token[Context] = _enter(span)
+        trace = span.trace
+        if trace is not None and trace.metered:
+            provider.hot(provider.monotonic() - began)
+        return span
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        """Restore the context, record the exception, end the span. The exception goes on as it is."""
+        began = provider.monotonic()
+        _leave(self._token)
+        span = self._span
+        if error is not None:
+            span.fail(error)
+        span.end()
+        trace = span.trace
+        if trace is not None and trace.metered:
+            provider.hot(provider.monotonic() - began)
+
+
+provider = TracerProvider()
+"""The one provider of this process."""
+
+
+def span(name: str, /, **attributes: Any) -> Block:
+    """Time a block as a span of the current trace, or as a trace of its own.
+
+    Args:
+        name: what is done, in few words and without ids (`load cart`).
+        attributes: what is known about it; more can be added by `span.set(...)`.
+
+    Returns:
+        A context manager that yields the span.
+
+    """
+    if type(name) is not str or len(name) > _SMALL:
+        name = _clean_text(name, _SMALL)
+    for value in attributes.values():
+        kind = type(value)
+        if kind not in _SCALARS and (kind is not str or len(value) > _SMALL):
+            attributes = clean(attributes, provider.limits)
+            break
+    return Block(name, attributes or None)
+
+
+def clean(attributes: Mapping[str, Any], limits: Limits) -> Attributes:
+    """Return given attributes as a plain dict of our own, within the limits."""
+    return guard.call("attributes", _clean, attributes, limits, default={})  # type: ignore[no-any-return]
+
+
+def _clean(attributes: Mapping[str, Any], limits: Limits) -> Attributes:
+    items = list(attributes.items())[: limits.attributes]
+    return {values.text(key, _SMALL): values.plain(value, limits.value_length) for key, value in items if value is not None}
+
+
+def silent(trace: LocalTrace) -> SilentSpan:
+    """Return the stand-in for the spans of a trace that is not recorded; its ids go out to other processes."""
+    span_id = clocks.random_bits(64) or 1
+    ids = SpanContext(trace.trace_id, span_id, is_remote=False, trace_flags=TraceFlags(trace.flags), trace_state=context.tracestate(trace.state))
+    return SilentSpan(trace, ids, span_id)
+
+
+def _ids(parent: object) -> tuple[int, int, int, str, bool] | None:
+    """Return the ids of a parent span that is not ours: a remote one, or another provider's."""
+    if parent is None or parent is SILENT or not isinstance(parent, api.Span):
+        return None
+    ids = guard.call("parent", parent.get_span_context)
+    if not isinstance(ids, SpanContext) or not ids.is_valid:
+        return None
+    return ids.trace_id, ids.span_id, int(ids.trace_flags), ids.trace_state.to_header() if ids.trace_state else "", ids.is_remote
+
+
+def _add_links(span: Span, links: Sequence[api.Link]) -> None:
+    for link in links:
+        span.add_link(link.context, link.attributes)
+
+
+def trace_id() -> str:
+    """Return the current trace's id as 32 hex digits, "" outside of a trace: for error pages and support."""
+    span = _current().get(SPAN_KEY)
+    ids = span.trace.trace_id if isinstance(span, Span) else (_ids(span) or (0,))[0]
+    return f"{ids:032x}" if ids else ""

@@ -1,0 +1,1 @@
+"""What insitu answers itself over HTTP."""

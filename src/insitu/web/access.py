@@ -1,0 +1,56 @@
+"""Who may read insitu's own pages: this machine, or whoever holds the token."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORWARDED: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+REFUSAL: Final = (
+    "insitu answers this page to loopback only. From elsewhere set INSITU_TOKEN (or insitu.init(token=...)) "
+    "and send 'Authorization: Bearer <token>'; in Prometheus: authorization: {credentials: <token>}.\n"
+)
+
+
+def allowed(peer: str | None, headers: Mapping[str, str], token: str | None) -> bool:
+    """Whether a request may read.
+
+    Args:
+        peer: address of the socket's other end; None for a Unix socket.
+        headers: names in lower case.
+        token: the secret, or None where only this machine may read.
+
+    A loopback peer counts only with a loopback Host header (a page of another site may have had its name rebound to us) and without any
+    forwarding header: behind a local proxy everybody comes from loopback.
+
+    """
+    if token:
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode()):
+            return True
+    return is_loopback(peer) and is_loopback(host_name(headers.get("host", ""))) and not any(name in headers for name in FORWARDED)
+
+
+def host_name(host: str) -> str:
+    """Return a Host header's name without its port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def is_loopback(address: str | None) -> bool:
+    """Whether an address or name is this machine's loopback."""
+    if not address:
+        return False
+    if address.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return parsed.is_loopback or (mapped is not None and mapped.is_loopback)

@@ -1,0 +1,66 @@
+"""insitu's own paths as one framework-free function: `handle(request) → response`.
+
+It runs on the reader's thread, never on an event loop nor in the application's pool.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from insitu.core import guard
+from insitu.web import access
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_METHODS: Final = ("GET", "HEAD")
+_TEXT: Final = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an adapter knows of a request to one of our paths; header names are in lower case."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    peer: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What an adapter sends."""
+
+    status: int
+    body: bytes
+    content_type: str = _TEXT
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Api:
+    """The paths that insitu answers.
+
+    Args:
+        pages: path → what renders it, given the Accept header: (content type, body).
+        token: opens them to others than this machine.
+
+    """
+
+    def __init__(self, pages: Mapping[str, Callable[[str], tuple[str, bytes]]], token: str | None) -> None:
+        self._pages = pages
+        self._token = token
+        self.paths = frozenset(pages)
+
+    def handle(self, request: Request) -> Response:
+        """Answer a request to one of `paths`."""
+        if not access.allowed(request.peer, request.headers, self._token):
+            return Response(401, access.REFUSAL.encode(), headers={"www-authenticate": "Bearer"})
+        if request.method not in _METHODS:
+            return Response(405, b"insitu: only GET is answered here\n", headers={"allow": "GET, HEAD"})
+        rendered = guard.call("web.handle", self._pages[request.path], request.headers.get("accept", ""))
+        if rendered is None:
+            return Response(500, b"insitu: this page failed; the log says why\n")
+        content_type, body = rendered
+        plain = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+        return Response(200, b"" if request.method == "HEAD" else body, content_type, plain)

@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""The real servers that tests talk to: found on this machine, or fetched once into a cache.
+
+    python -m tools.backends list
+    python -m tools.backends install                      # everything
+    python -m tools.backends install prometheus promtool
+
+Tests ask ``path("prometheus")`` and never install anything themselves. The cache is ``$INSITU_BACKENDS``, by default
+``~/.cache/insitu-backends``; delete it to start over. Packages come from where this machine takes its own: apt's
+configured Debian mirror (no root needed, nothing on the system changes) and pip's configured index.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class Missing(RuntimeError):
+    """The server is neither on this machine nor in the cache; the message names the command that fetches it."""
+
+
+@dataclass(frozen=True)
+class Debian:
+    """A program in a Debian package.
+
+    Attributes:
+        package: the package to unpack.
+        program: the executable's name in its ``/usr/bin``.
+        suite: the Debian release to take it from; None means the machine's own, whose ``PATH`` is then looked at first.
+    """
+
+    package: str
+    program: str
+    suite: str | None = None
+
+    def find(self) -> Path | None:
+        """Where the program is: installed on the system, or unpacked in the cache."""
+        system = shutil.which(self.program) if self.suite is None else None
+        return Path(system) if system else existing(self.folder() / "usr/bin" / self.program)
+
+    def folder(self) -> Path:
+        """The folder that the package is unpacked into."""
+        return cache() / "debian" / (self.suite or "system") / self.package
+
+    def install(self) -> None:
+        """Downloads the package with apt in folders of our own and unpacks it: no root, no change to the system."""
+        private = cache() / "apt" / (self.suite or "system")
+        options = apt_options(private, self.suite)
+        run("apt-get", *options, "-qq", "update")
+        with tempfile.TemporaryDirectory(dir=private) as work:
+            run("apt-get", *options, "-qq", "download", self.package, cwd=work)
+            (archive,) = Path(work).glob("*.deb")
+            unpacked = Path(work, "unpacked")
+            run("dpkg", "-x", str(archive), str(unpacked))
+            shutil.rmtree(self.folder(), ignore_errors=True)
+            self.folder().parent.mkdir(parents=True, exist_ok=True)
+            unpacked.rename(self.folder())
+
+
+@dataclass(frozen=True)
+class PyPI:
+    """A program in a Python package, which gets a virtual environment of its own.
+
+    Attributes:
+        requirement: what to install, with its bounds.
+        program: the executable's name among the environment's scripts.
+    """
+
+    requirement: str
+    program: str
+
+    def find(self) -> Path | None:
+        """Where the program is, in the environment of the cache."""
+        return existing(self.folder() / "bin" / self.program)
+
+    def folder(self) -> Path:
+        """The virtual environment."""
+        return cache() / "pypi" / self.program
+
+    def install(self) -> None:
+        """Makes the environment and installs the requirement into it."""
+        run(sys.executable, "-m", "venv", "--clear", str(self.folder()))
+        run(str(self.folder() / "bin/python"), "-m", "pip", "install", "--quiet", self.requirement)
+
+
+BACKENDS: dict[str, Debian | PyPI] = {
+    "prometheus": Debian("prometheus", "prometheus"),
+    "promtool": Debian("prometheus", "promtool"),  # bookworm's package carries both
+    "prometheus-3": Debian("prometheus", "prometheus", suite="forky"),
+    "promtool-3": Debian("promtool", "promtool", suite="forky"),
+    "alertmanager": Debian("prometheus-alertmanager", "prometheus-alertmanager"),
+    "ddapm-test-agent": PyPI("ddapm-test-agent>=1.69", "ddapm-test-agent"),
+}
+
+
+def path(name: str) -> Path:
+    """The executable of a server.
+
+    Args:
+        name: one of the names that ``python -m tools.backends list`` prints.
+
+    Raises:
+        Missing: it is not here; the message names the command that fetches it.
+        KeyError: no such name.
+    """
+    found = BACKENDS[name].find()
+    if found is None:
+        message = f"{name} is not on this machine; fetch it with: python -m tools.backends install {name}"
+        raise Missing(message)
+    return found
+
+
+def install(name: str) -> Path:
+    """Fetches a server unless it is here already, one process at a time, and returns its executable."""
+    with locked():
+        if BACKENDS[name].find() is None:
+            BACKENDS[name].install()
+    return path(name)
+
+
+def cache() -> Path:
+    """The folder that holds what was fetched."""
+    return Path(os.environ.get("INSITU_BACKENDS") or Path.home() / ".cache/insitu-backends")
+
+
+def existing(file: Path) -> Path | None:
+    """The file, if it is there."""
+    return file if file.exists() else None
+
+
+def apt_options(private: Path, suite: str | None) -> list[str]:
+    """Options that keep apt inside ``private``, and point it at ``suite`` on the mirror this machine already uses."""
+    for folder in ("lists/partial", "cache/archives/partial"):
+        (private / folder).mkdir(parents=True, exist_ok=True)
+    options = [f"Dir::State::Lists={private}/lists", f"Dir::Cache={private}/cache", "APT::Sandbox::User="]
+    if suite:
+        sources = private / "sources.list"
+        sources.write_text(f"deb {mirror()} {suite} main\n", encoding="utf-8")
+        options += [f"Dir::Etc::SourceList={sources}", "Dir::Etc::SourceParts=-"]
+    return [word for option in options for word in ("-o", option)]
+
+
+def mirror() -> str:
+    """The address of the Debian archive in apt's own configuration."""
+    targets = run("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Component: main")
+    for address in targets.split():
+        if address.rstrip("/").endswith("/debian"):
+            return address
+    message = "apt knows no Debian archive on this machine"
+    raise Missing(message)
+
+
+def run(*command: str, cwd: str | None = None) -> str:
+    """Runs a command and returns its output; a failure carries what the command said."""
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    if done.returncode:
+        message = f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        raise RuntimeError(message)
+    return done.stdout
+
+
+@contextlib.contextmanager
+def locked() -> Iterator[None]:
+    """Holds the cache for one process, so that parallel sessions fetch once."""
+    cache().mkdir(parents=True, exist_ok=True)
+    with (cache() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def main() -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tools.backends", description=(__doc__ or "").partition("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="what there is, and where it was found")
+    fetch = commands.add_parser("install", help="fetch what is missing")
+    fetch.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BACKENDS)}; all of them by default")
+    options = parser.parse_args()
+    if options.command == "list":
+        for name, backend in BACKENDS.items():
+            print(f"{name:<18} {backend.find() or '-'}")
+        return 0
+    unknown = set(options.names) - set(BACKENDS)
+    if unknown:
+        parser.error(f"no such backend: {', '.join(sorted(unknown))}; there are {', '.join(BACKENDS)}")
+    for name in options.names or BACKENDS:
+        print(f"{name:<18} {install(name)}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
