@@ -1,9 +1,9 @@
 """insitu: an application performance monitor that lives inside a Python process.
 
-    import insitu
+import insitu
 
-    insitu.init(service="shop")
-    insitu.instrument(app)
+insitu.init(service="shop")
+insitu.instrument(app)
 """
 
 from insitu.runtime import bind, flush, init, instrument, shutdown

@@ -1,7 +1,7 @@
 """Options: one frozen dataclass per room, and one table of where each comes from.
 
-Argument > INSITU_* > OTEL_* > [tool.insitu] in pyproject.toml or insitu.toml > default. A bad value warns, names the fix, and falls back to the
-next source.
+Argument > INSITU_* > OTEL_* > [tool.insitu] in pyproject.toml or insitu.toml > default. A bad value warns, names the
+fix, and falls back to the next source.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 MISSING: Final = object()
+UNNAMED: Final = "unknown_service"
+"""What OpenTelemetry calls a service that nobody named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class ServiceOptions:
 
     """
 
-    name: str = "unknown_service"
+    name: str = UNNAMED
     version: str = ""
     environment: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -130,12 +132,13 @@ class Options:
     process: ProcessOptions = field(default_factory=ProcessOptions)
 
 
-# --- reading values -----------------------------------------------------------------------------------------------------------
+# --- reading values
+# -----------------------------------------------------------------------------------------------------------
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError("a text")
+        raise TypeError("a text")
     return value.strip()
 
 
@@ -208,10 +211,22 @@ SETTINGS: Final = (
     Setting("sampler", "tracing", "sampler", _text, ("OTEL_TRACES_SAMPLER",)),
     Setting("sampler_argument", "tracing", "sampler_argument", str, ("OTEL_TRACES_SAMPLER_ARG",)),
     Setting("propagators", "tracing", "propagators", _names, ("OTEL_PROPAGATORS",)),
-    Setting("span_attributes", "tracing", "attributes", _count, ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT")),
+    Setting(
+        "span_attributes",
+        "tracing",
+        "attributes",
+        _count,
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
+    ),
     Setting("span_events", "tracing", "events", _count, ("OTEL_SPAN_EVENT_COUNT_LIMIT",)),
     Setting("span_links", "tracing", "links", _count, ("OTEL_SPAN_LINK_COUNT_LIMIT",)),
-    Setting("value_length", "tracing", "value_length", _count, ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT")),
+    Setting(
+        "value_length",
+        "tracing",
+        "value_length",
+        _count,
+        ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"),
+    ),
     Setting("exclude", "tracing", "exclude", _names),
     Setting("trace_header", "tracing", "header", _text),
     Setting("exporters", "export", "exporters", _names),
@@ -264,7 +279,9 @@ _ROOMS: Final[dict[str, type[Any]]] = {
 }
 
 
-def _sources(setting: Setting, arguments: Mapping[str, Any], environ: Mapping[str, str], in_file: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _sources(
+    setting: Setting, arguments: Mapping[str, Any], environ: Mapping[str, str], in_file: Mapping[str, Any]
+) -> Iterator[tuple[str, Any]]:
     if arguments.get(setting.name) is not None:
         yield f"init({setting.name}=...)", arguments[setting.name]
     for variable in (f"INSITU_{setting.name.upper()}", *setting.otel):
@@ -278,7 +295,13 @@ def _made(setting: Setting, source: str, value: Any) -> Any:
     try:
         return setting.read(value)
     except (ValueError, TypeError) as error:
-        guard.warn(f"option {setting.name}", "insitu: %s=%s is not valid (%s); it is ignored", source, guard.render(value, 100), error)
+        guard.warn(
+            f"option {setting.name}",
+            "insitu: %s=%s is not valid (%s); it is ignored",
+            source,
+            guard.render(value, 100),
+            error,
+        )
         return MISSING
 
 
@@ -306,13 +329,17 @@ def _warn_of_unknown(arguments: Mapping[str, Any], in_file: Mapping[str, Any]) -
 
 
 def _named_by_attributes(options: Options) -> Options:
-    """Let `service.name`, `service.version` and `deployment.environment.name` in the resource attributes count where no option says otherwise."""
+    """Let `service.name`.
+
+    `service.version` and `deployment.environment.name` in the resource attributes count where no option says
+    otherwise.
+    """
     from dataclasses import replace
 
     service, given = options.service, options.service.attributes
     named = replace(
         service,
-        name=given.get("service.name", service.name) if service.name == ServiceOptions.name else service.name,
+        name=given.get("service.name", service.name) if service.name == UNNAMED else service.name,
         version=service.version or given.get("service.version", ""),
         environment=service.environment or given.get("deployment.environment.name", ""),
     )

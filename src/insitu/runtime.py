@@ -6,7 +6,6 @@ import importlib
 import logging
 import os
 import platform
-import socket
 import sys
 import threading
 import uuid
@@ -20,8 +19,8 @@ from opentelemetry import propagate
 from opentelemetry import trace as otel_trace
 
 from insitu import config
-from insitu.core import context, guard, values
 from insitu.core import clock as clocks
+from insitu.core import context, guard, values
 from insitu.core.budget import Meter
 from insitu.core.pipeline import Pipeline
 from insitu.core.ports import ExporterContext
@@ -47,7 +46,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SWITCHES: Final = {"otlp": ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT")}
+SWITCHES: Final = {
+    "otlp": (
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+    )
+}
 """Exporters that switch themselves on when one of their own standard variables is set."""
 
 LATE: Final = {
@@ -77,15 +83,21 @@ class Runtime:
 
     """
 
-    def __init__(self, options: Options, environ: Mapping[str, str], clock: Clock = clocks.SYSTEM, *, threads: bool = True) -> None:
+    def __init__(
+        self, options: Options, environ: Mapping[str, str], clock: Clock = clocks.SYSTEM, *, threads: bool = True
+    ) -> None:
         self.options = options
         self.environ = environ
         self.clock = clock
         self.resource = resource(options)
         self.meter = Meter(clock)
         redact = options.redact
-        self.redactor = Redactor(keys=redact.keys, allow=redact.allow, patterns=redact.patterns, emails=redact.emails, enabled=redact.on)
-        self.pipeline = Pipeline(clock, self.meter, count=self._count, keep=_is_kept, redact=self._redact, threads=threads)
+        self.redactor = Redactor(
+            keys=redact.keys, allow=redact.allow, patterns=redact.patterns, emails=redact.emails, enabled=redact.on
+        )
+        self.pipeline = Pipeline(
+            clock, self.meter, count=self._count, keep=_is_kept, redact=self._redact, threads=threads
+        )
         self.resources = Resources(clock, self._blocked)
         self.pipeline.forked.append(self._forked)
         self.pipeline.every(1.0, self.resources.sample, "resources")
@@ -94,7 +106,9 @@ class Runtime:
     def start(self) -> None:
         """Attach the signals, the exporters and the libraries."""
         options = self.options
-        limits = tracing.Limits(options.tracing.attributes, options.tracing.events, options.tracing.links, options.tracing.value_length)
+        limits = tracing.Limits(
+            options.tracing.attributes, options.tracing.events, options.tracing.links, options.tracing.value_length
+        )
         registry.wall, registry.on = self.clock.wall, True
         requests.configure(options.tracing.exclude)
         tracing.provider.readable = lambda span, sdk_resource: _late("readable").readable(span, sdk_resource)
@@ -107,7 +121,10 @@ class Runtime:
         _late("libraries").instrument(options.process.libraries)
 
     def stop(self, timeout: float) -> bool:
-        """Deliver what there is and fall silent. Instruments, tracers and wraps stay, and do nothing until the next start."""
+        """Deliver what there is and fall silent.
+
+        Instruments, tracers and wraps stay, and do nothing until the next start.
+        """
         tracing.provider.detach()
         logs.attach(None)
         errors.attach(None)
@@ -122,12 +139,24 @@ class Runtime:
             return _late("fastapi").instrument(app, self._middleware)  # type: ignore[no-any-return]
         if callable(app):
             return self._middleware(_late("asgi").Middleware, app)  # type: ignore[no-any-return]
-        guard.warn("instrument", "insitu: a %s is no ASGI application; pass the FastAPI or Starlette object, or any ASGI callable", type(app).__name__)
+        guard.warn(
+            "instrument",
+            "insitu: a %s is no ASGI application; pass the FastAPI or Starlette object, or any ASGI callable",
+            type(app).__name__,
+        )
         return app
 
     def _middleware(self, kind: Any, app: Any) -> Any:
         header = self.options.tracing.header.lower().encode() or None
-        return kind(app, requests, self.api(), read=self._read, flush=_flush_at_exit, loop_started=self._loop_started, header=header)
+        return kind(
+            app,
+            requests,
+            self.api(),
+            read=self._read,
+            flush=_flush_at_exit,
+            loop_started=self._loop_started,
+            header=header,
+        )
 
     def _read(self, function: Callable[[], Any]) -> Any:
         return current().pipeline.read(function) if _runtime is not None else self.pipeline.read(function)
@@ -182,13 +211,24 @@ class Runtime:
 
     def collect(self) -> Iterable[Family]:
         """Return every metric of this process, for /metrics and for exporters."""
-        for collector in (registry, requests, errors, logs, self.resources, self.pipeline, self.meter, *self.pipeline.senders):
+        for collector in (
+            registry,
+            requests,
+            errors,
+            logs,
+            self.resources,
+            self.pipeline,
+            self.meter,
+            *self.pipeline.senders,
+        ):
             yield from guard.call("collect", lambda given=collector: list(given.collect()), default=())
 
     def _blocked(self, seconds: float, frames: Sequence[Frame]) -> None:
         where = f" by {frames[-1].code.co_filename}:{frames[-1].line} in {frames[-1].code.co_name}" if frames else ""
         text = f"event loop blocked for {seconds * 1000:.0f} ms{where}"
-        self.pipeline.put(LogRecord(self.clock.wall(), 13, "WARNING", "insitu.event_loop", text, {"insitu.blocked": seconds}), 1_000)
+        self.pipeline.put(
+            LogRecord(self.clock.wall(), 13, "WARNING", "insitu.event_loop", text, {"insitu.blocked": seconds}), 1_000
+        )
 
     def _forked(self) -> None:
         self.resource = resource(self.options)
@@ -203,13 +243,19 @@ class Runtime:
     def _exporters(self) -> list[Callable[[ExporterContext], Exporter]]:
         names = self.options.export.exporters
         if names is None:
-            names = tuple(name for name, variables in SWITCHES.items() if any(self.environ.get(variable) for variable in variables))
+            names = tuple(
+                name
+                for name, variables in SWITCHES.items()
+                if any(self.environ.get(variable) for variable in variables)
+            )
         found = {entry.name: entry for entry in metadata.entry_points(group="insitu.exporters")}
         made: list[Callable[[ExporterContext], Exporter]] = []
         for name in names:
             factory = guard.call(f"exporter {name}", found[name].load) if name in found else None
             if factory is None:
-                guard.warn(f"exporter {name}", "insitu: there is no exporter %s; there are: %s", name, ", ".join(sorted(found)))
+                guard.warn(
+                    f"exporter {name}", "insitu: there is no exporter %s; there are: %s", name, ", ".join(sorted(found))
+                )
             else:
                 made.append(factory)
         if self.options.export.log_output:
@@ -291,10 +337,17 @@ def _entry(group: str, name: str) -> Any:
 def _join(other: Any) -> None:
     add = getattr(other, "add_span_processor", None)
     if add is None:
-        guard.warn("provider", "insitu: a tracer provider of %s is set already; spans made through OpenTelemetry are not seen", type(other).__module__)
+        guard.warn(
+            "provider",
+            "insitu: a tracer provider of %s is set already; spans made through OpenTelemetry are not seen",
+            type(other).__module__,
+        )
         return
     guard.call("provider.join", lambda: add(_late("readable").JoinedProcessor(tracing.provider)))
-    guard.warn("provider", "insitu: a tracer provider is set already; insitu joined it. Call insitu.init() first to pay for one of them only.")
+    guard.warn(
+        "provider",
+        "insitu: a tracer provider is set already; insitu joined it. Call insitu.init() first to pay for one of them only.",
+    )
 
 
 def resource(options: Options) -> Resource:
@@ -307,7 +360,7 @@ def resource(options: Options) -> Resource:
         "process.pid": os.getpid(),
         "process.runtime.name": platform.python_implementation().lower(),
         "process.runtime.version": platform.python_version(),
-        "host.name": socket.gethostname(),
+        "host.name": platform.node(),
         "service.instance.id": str(uuid.uuid4()),
         **{values.text(key): values.text(value) for key, value in service.attributes.items()},
         "service.name": service.name,
@@ -326,7 +379,8 @@ def _version() -> str:
         return "0"
 
 
-# --- the process's one runtime ------------------------------------------------------------------------------------------------
+# --- the process's one runtime
+# ------------------------------------------------------------------------------------------------
 
 requests = Requests(tracing.provider, registry)
 _runtime: Runtime | None = None
@@ -345,29 +399,36 @@ def init(**options: Any) -> None:
     """Start insitu in this process. A second call changes nothing; after `shutdown` it starts anew.
 
     Args:
-        options: see `insitu.config.SETTINGS`; each can also come from INSITU_<NAME>, from OpenTelemetry's own variables, or from
-            [tool.insitu] in pyproject.toml or insitu.toml. The most used: `service`, `version`, `environment`, `exporters`, `sample`, `exclude`,
-            `token`, `log_output`.
+        options: see `insitu.config.SETTINGS`; each can also come from INSITU_<NAME>, from OpenTelemetry's own
+            variables, or from
+            [tool.insitu] in pyproject.toml or insitu.toml. The most used: `service`, `version`, `environment`,
+            `exporters`, `sample`, `exclude`, `token`, `log_output`.
 
     """
-    global _runtime
     with _lock:
         if _runtime is not None:
             return
         read = config.read(options, os.environ, Path.cwd())
         if read.process.disabled:
             return
-        started = Runtime(read, dict(os.environ))
+        adopt(Runtime(read, dict(os.environ)))
+    logging.getLogger("insitu").debug("insitu started for %s", read.service.name)
+
+
+def adopt(started: Runtime) -> None:
+    """Make `started` the runtime of this process and start it."""
+    global _runtime
+    with _lock:
         _runtime = started
         started.start()
-    logging.getLogger("insitu").debug("insitu started for %s", read.service.name)
 
 
 def instrument(app: T, **options: Any) -> T:
     """Instrument an application: FastAPI, Starlette, or any ASGI callable. Calls `init(**options)` if nobody has.
 
     Returns:
-        The very application for FastAPI and Starlette, a wrapper for a bare ASGI callable; `app = instrument(app)` is right for both.
+        The very application for FastAPI and Starlette, a wrapper for a bare ASGI callable; `app = instrument(app)` is
+        right for both.
 
     """
     init(**options)
@@ -396,9 +457,15 @@ def _flush_at_exit() -> None:
         _runtime.pipeline.flush(2.0)
 
 
-@guard.safe("bind")
+@guard.safe("bind", default=context.Bound(None, None))
 def _bind(given: Mapping[str, Any]) -> context.Bound:
-    return context.bind({context.CONVENTIONAL.get(key, key): values.plain(value, 256) for key, value in given.items() if value is not None})
+    return context.bind(
+        {
+            context.CONVENTIONAL.get(key, key): values.plain(value, 256)
+            for key, value in given.items()
+            if value is not None
+        }
+    )
 
 
 def bind(**fields: Any) -> context.Bound:
@@ -411,7 +478,7 @@ def bind(**fields: Any) -> context.Bound:
         A context manager that takes them back; without `with` they stay for the rest of the trace.
 
     """
-    return _bind(fields) or context.Bound(None, None)
+    return _bind(fields)
 
 
 def interpreter() -> str:

@@ -394,7 +394,7 @@ def test_repeated_statements_are_remembered_and_large_ones_are_not_held():
 @pytest.mark.parametrize("shape", HOSTILE)
 def test_a_hostile_megabyte_is_read_in_bounded_time(shape):
     statement = "SELECT " + HOSTILE[shape] * (1_000_000 // len(HOSTILE[shape]))
-    took = min(_milliseconds(statement) for _ in range(3))
+    took = min(_milliseconds(statement) for _ in range(5))
     print(f"{shape}: {took:.1f} ms for 1 MB")
     assert took <= 50
 

@@ -165,7 +165,7 @@ def span_of(span):
     return made
 
 
-def log_of(record, signal_scope, extra=None, **fields):
+def log_of(record, extra=None):
     values = {**exception(record.error), **(record.attributes or {})} if extra is None else extra
     made = logs_pb2.LogRecord(
         time_unix_nano=moment(record.timestamp),
@@ -209,7 +209,7 @@ def test_a_thousand_log_records_parse_to_what_the_official_library_would_say(rec
     scope = Scope(record.logger)
     theirs = ExportLogsServiceRequest()
     whole = theirs.resource_logs.add(resource=THEIR_RESOURCE, schema_url="https://schema")
-    whole.scope_logs.add(scope=scope_of(scope), log_records=[log_of(record, scope)])
+    whole.scope_logs.add(scope=scope_of(scope), log_records=[log_of(record)])
     part = otlp.scoped(scope, [otlp.log(record)])
     alike(ExportLogsServiceRequest.FromString(otlp.request(RESOURCE, [part])), theirs)
 
@@ -219,17 +219,13 @@ def test_a_thousand_log_records_parse_to_what_the_official_library_would_say(rec
 def test_a_lone_error_is_the_event_exception(error):
     body = f"{error.type}: {error.message}" if error.message else error.type
     as_log = LogRecord(error.timestamp, 17, "ERROR", "", body, None, error.trace_id, error.span_id, event_name="exception")
-    theirs = log_of(as_log, None, {**exception(error), **(error.attributes or {})})
-    (ours,) = logs_pb2.ScopeLogs.FromString(unwrapped(otlp.scoped(Scope("insitu"), [otlp.error_log(error)]))).log_records
+    theirs = log_of(as_log, {**exception(error), **(error.attributes or {})})
+    part = otlp.scoped(Scope("insitu"), [otlp.error_log(error)])
+    ((ours,),) = (scope.log_records for scope in logs_pb2.ResourceLogs.FromString(part).scope_logs)
     alike(ours, theirs)
 
 
-def unwrapped(field):
-    """The content of a length-delimited field: the official decoder finds its ends."""
-    return trace_pb2.ResourceSpans.FromString(field).scope_spans[0].SerializeToString()
-
-
-@thousand
+@settings(thousand, max_examples=200)
 @given(st.lists(st.tuples(texts, values), max_size=5).map(dict))
 def test_attributes_come_out_the_same_when_they_come_again(mapping):
     first = otlp.pairs(b"\x0a", mapping)
@@ -288,7 +284,7 @@ def test_a_million_names_and_values_keep_the_caches_small():
     assert sum(len(pair) for _, pairs in otlp._names.values() for pair in pairs.values()) < 2_200_000
 
 
-def test_a_span_with_three_attributes_is_ten_times_cheaper_than_the_official_encoder():
+def test_a_span_with_three_attributes_costs_a_fraction_of_the_official_encoder():
     from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
     from opentelemetry.sdk.trace import TracerProvider
 
@@ -323,5 +319,6 @@ def test_a_span_with_three_attributes_is_ten_times_cheaper_than_the_official_enc
 def test_kinds_are_numbered_as_otlp_numbers_them(kind):
     span = a_span(kind=kind)
     trace = a_trace([span])
-    (parsed,) = trace_pb2.ScopeSpans.FromString(unwrapped(otlp.scoped(span.scope, [otlp.span(span, otlp.trace_fields(trace))]))).spans
+    part = otlp.scoped(span.scope, [otlp.span(span, otlp.trace_fields(trace))])
+    ((parsed,),) = (scope.spans for scope in trace_pb2.ResourceSpans.FromString(part).scope_spans)
     assert trace_pb2.Span.SpanKind.Name(parsed.kind) == f"SPAN_KIND_{kind.name}"

@@ -6,7 +6,7 @@ from insitu.signals.cgroup import Limits, read
 
 @pytest.fixture
 def tree(tmp_path):
-    """Writes files below a folder that stands in for /sys/fs/cgroup, and /proc/self/cgroup; returns what is read then."""
+    """Writes files below a folder that stands in for /sys/fs/cgroup, and one for /proc/self/cgroup; returns both."""
 
     def grow(membership, files):
         mount, own = tmp_path / "cgroup", tmp_path / "membership"

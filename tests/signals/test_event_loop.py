@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import subprocess
 import sys
 import threading
 import time
@@ -63,7 +64,7 @@ def run(main, factory=asyncio.SelectorEventLoop):
 
 async def until(condition):
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 what is waited for happens on other threads
             await asyncio.sleep(0.005)
 
 
@@ -352,10 +353,9 @@ def test_the_pools_of_threads_are_measured(monitor):
 
 
 def test_anyio_is_not_imported_by_us():
-    import subprocess
-
     code = (
-        "import asyncio, sys; from insitu.core.clock import SYSTEM; from insitu.signals.event_loop import EventLoopMonitor\n"
+        "import asyncio, sys; from insitu.core.clock import SYSTEM\n"
+        "from insitu.signals.event_loop import EventLoopMonitor\n"
         "async def main(): EventLoopMonitor(SYSTEM, print).attach()\n"
         "asyncio.run(main()); print('anyio' in sys.modules)"
     )

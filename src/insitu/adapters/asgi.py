@@ -69,6 +69,7 @@ class Middleware:
     def owns(self, scope: Scope) -> bool | None:
         """Whether the application has a route for one of our paths; None: only its answer tells (404 is no)."""
         del scope
+        return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -109,7 +110,9 @@ class Middleware:
             context.bind({"request.id": request_id.decode("utf-8", "replace")[:128]})
         try:
             with span:
-                await self.app(scope, receive, self._watch(span, scope, send) if kind == "http" else _watch_socket(span, send))
+                await self.app(
+                    scope, receive, self._watch(span, scope, send) if kind == "http" else _watch_socket(span, send)
+                )
         finally:
             requests.finish(span, self.route(scope))
             context.leave(span.token)
@@ -122,13 +125,13 @@ class Middleware:
         def watch(message: Message) -> Awaitable[None]:
             kind = message["type"]
             if kind == "http.response.start":
-                span.status = message["status"]
+                span.response_status = message["status"]
                 if header is not None:
                     message["headers"] = [*message.get("headers", ()), (header, b"%032x" % span.trace.trace_id)]
             elif kind == "http.response.body":
                 span.response_size += len(message.get("body", b""))
                 # The exception behind a 500 is still on its way to us, so that span ends when the application returns.
-                if not message.get("more_body") and span.status < _SERVER_ERROR:
+                if not message.get("more_body") and span.response_status < _SERVER_ERROR:
                     self._requests.finish(span, self.route(scope))
             return send(message)
 
@@ -194,9 +197,9 @@ def _watch_socket(span: ServerSpan, send: Send) -> Send:
     def watch(message: Message) -> Awaitable[None]:
         kind = message["type"]
         if kind == "websocket.accept":
-            span.status = 101
+            span.response_status = 101
         elif kind == "websocket.http.response.start":
-            span.status = message["status"]
+            span.response_status = message["status"]
         return send(message)
 
     return watch

@@ -1,4 +1,7 @@
-"""FastAPI and Starlette: the route's template, also below mounts, and FastAPI's own telemetry switched off for the application."""
+"""FastAPI and Starlette.
+
+The route's template, also below mounts, and FastAPI's own telemetry switched off for the application.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,11 @@ class Middleware(asgi.Middleware):
         """Whether a route of the application is meant for this very path; a catch-all is not."""
         for route in self.starlette.routes:
             match, _ = route.matches(scope)
-            if match.value and not getattr(route, "path", "").startswith(("/{", "{")) and getattr(route, "path", None) != "":
+            if (
+                match.value
+                and not getattr(route, "path", "").startswith(("/{", "{"))
+                and getattr(route, "path", None) != ""
+            ):
                 return True
         return False
 
@@ -79,12 +86,13 @@ def instrument(app: Any, make: Callable[..., asgi.Middleware]) -> Any:
         return app
     telemetry = getattr(app, "_telemetry", None)
     if isinstance(telemetry, dict):
-        # FastAPI (0.165) traces and measures as soon as a provider is set: 58 to 75 µs a request, and a second SERVER span.
+        # FastAPI (0.165) traces and measures as soon as a provider is set: 58 to 75 µs a request, and a
+        # second SERVER span.
         telemetry.update(_OFF)
 
     def wrap(stack: asgi.App) -> asgi.Middleware:
         middleware = make(Middleware, stack)
-        middleware.starlette, middleware._prefixes = app, {}  # type: ignore[attr-defined]  # noqa: SLF001 set up by its own room
+        middleware.starlette, middleware._prefixes = app, {}  # type: ignore[attr-defined]
         return middleware
 
     build = app.build_middleware_stack

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import wrapt
 from opentelemetry import propagate
@@ -14,8 +14,12 @@ from insitu.core.records import Error, Scope
 from insitu.signals import tracing
 from insitu.signals.metrics import DURATION_BOUNDS, registry
 
+from insitu.signals.spans import Span
+
 if TYPE_CHECKING:
-    from insitu.signals.spans import SilentSpan, Span
+    from types import TracebackType
+
+    from insitu.signals.spans import SilentSpan
 
 SCOPE: Final = Scope("insitu.httpx")
 _CLIENT: Final = SpanKind.CLIENT
@@ -24,7 +28,9 @@ _CLIENT_ERROR: Final = 400
 
 def hook(module: Any) -> None:
     """Wrap the transports of an imported httpx, where each hop of a redirect is a request of its own."""
-    duration = registry.instrument("http.client.request.duration", "histogram", "s", "Duration of HTTP client requests.", bounds=DURATION_BOUNDS)
+    duration = registry.instrument(
+        "http.client.request.duration", "histogram", "s", "Duration of HTTP client requests.", bounds=DURATION_BOUNDS
+    )
 
     def call(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
         request = args[0] if args else kwargs.get("request")
@@ -45,7 +51,10 @@ def hook(module: Any) -> None:
 
 
 def _not_ours(module: str, instrumentor: str) -> bool:
-    """Whether the call is somebody else's to trace: insitu's own export, or an instrumentation that the application chose."""
+    """Whether the call is somebody else's to trace.
+
+    Insitu's own export, or an instrumentation that the application chose.
+    """
     if not tracing.provider.on or context.current().get(context.SUPPRESS_KEY):
         return True
     loaded = sys.modules.get(module)
@@ -85,10 +94,12 @@ class _Call:
                 self._span.status_code = Error  # type: ignore[union-attr]
         return response
 
-    def __enter__(self) -> _Call:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         if self._token is not None:
             context.leave(self._token)
         if error is not None:
@@ -99,7 +110,7 @@ class _Call:
 
     def _measure(self) -> None:
         span = self._span
-        if isinstance(span, tracing.Span):
+        if isinstance(span, Span):
             cell = self._duration.cell(frozenset(self._labels.items()), self._labels)
             with self._duration.lock:
                 cell.record(span.duration / 1e9)

@@ -1,4 +1,7 @@
-"""Libraries that the application calls: our own light hooks, and the door for every `opentelemetry-instrumentation-*` package."""
+"""Libraries that the application calls.
+
+Our own light hooks, and the door for every `opentelemetry-instrumentation-*` package.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,7 @@ def _load(entry: metadata.EntryPoint) -> None:
     if instrumentor.is_instrumented_by_opentelemetry:
         found[entry.name] = Found(entry.name, "instrumented", "the application")
         return
-    conflict = instrumentor._check_dependency_conflicts()  # noqa: SLF001 the API's `instrument()` logs an error for each library that is not installed
+    conflict = instrumentor._check_dependency_conflicts()
     if conflict is None:
         instrumentor.instrument(skip_dep_check=True)
         found[entry.name] = Found(entry.name, "instrumented", entry.value)

@@ -26,26 +26,32 @@ def hook(module: Any) -> None:
     module.event.listen(engine, "handle_error", _failed)
 
 
-def _before(connection: Any, cursor: Any, statement: str, parameters: Any, execution: Any, many: bool) -> None:  # noqa: FBT001
+def _before(connection: Any, cursor: Any, statement: str, parameters: Any, execution: Any, many: bool) -> None:
     del cursor, parameters, many
     if execution is not None and tracing.provider.on:
-        execution._insitu_span = guard.call("sqlalchemy", _statement, connection, statement)  # noqa: SLF001
+        execution._insitu_span = guard.call("sqlalchemy", _statement, connection, statement)
 
 
 def _statement(connection: Any, statement: str) -> Span | SilentSpan:
     url = connection.engine.url
     dialect = connection.dialect.name
-    own = {"db.system.name": _SYSTEMS.get(dialect, dialect), "db.query.text": sql.sanitize(statement), "db.operation.name": sql.operation(statement)}
+    own = {
+        "db.system.name": _SYSTEMS.get(dialect, dialect),
+        "db.query.text": sql.sanitize(statement),
+        "db.operation.name": sql.operation(statement),
+    }
     if url.database:
         own["db.namespace"] = url.database
     if url.host:
         own["server.address"] = url.host
     summary = sql.summary(statement)
     own["db.query.summary"] = summary
-    return tracing.provider.start(summary or dialect, SpanKind.CLIENT, own, SCOPE, context.current().get(context.SPAN_KEY))
+    return tracing.provider.start(
+        summary or dialect, SpanKind.CLIENT, own, SCOPE, context.current().get(context.SPAN_KEY)
+    )
 
 
-def _after(connection: Any, cursor: Any, statement: str, parameters: Any, execution: Any, many: bool) -> None:  # noqa: FBT001
+def _after(connection: Any, cursor: Any, statement: str, parameters: Any, execution: Any, many: bool) -> None:
     del connection, cursor, statement, parameters, many
     span = getattr(execution, "_insitu_span", None)
     if span is not None:

@@ -1,7 +1,7 @@
 """What we cost: CPU time per part, measured by ourselves.
 
-Our threads are measured exactly (their own CPU clock). The hot path is measured by sampling: one trace in METERED has the clock read around
-what we do in it, and the sum is scaled up.
+Our threads are measured exactly (their own CPU clock). The hot path is measured by sampling: one trace in METERED has
+the clock read around what we do in it, and the sum is scaled up.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ PREEMPTED: Final = 100_000
 class Meter:
     """The ledger of one process: nanoseconds by part.
 
-    Parts: `request` (the hot path, in the application's threads), `worker` (count, redact, encode), `sender` (delivery), `reader` (scrapes and pages).
+    Parts: `request` (the hot path, in the application's threads), `worker` (count, redact, encode), `sender`
+        (delivery), `reader` (scrapes and pages).
     """
 
     __slots__ = ("_clock", "_parts", "_started", "nanoseconds")
@@ -52,7 +53,14 @@ class Meter:
     def collect(self) -> Iterable[Family]:
         """Return the ledger as a counter by part."""
         points = [Point({"part": part}, spent) for part, spent in sorted(self.seconds().items())]
-        yield Family("insitu.cpu", "counter", points, unit="s", help="CPU time that insitu itself has used, by part.", start=self._started)
+        yield Family(
+            "insitu.cpu",
+            "counter",
+            points,
+            unit="s",
+            help="CPU time that insitu itself has used, by part.",
+            start=self._started,
+        )
 
     def reset(self) -> None:
         """Forget everything: a forked child starts its own ledger."""

@@ -37,7 +37,8 @@ SYSTEM = Clock()
 process_cpu: Callable[[], int] = time.process_time_ns
 """CPU nanoseconds of the whole process: the outside measure that the ledger is held against."""
 
-# A generator of our own: an application that seeds the module-level one (as test suites do) must not make its trace ids repeat.
+# A generator of our own: an application that seeds the module-level one (as test suites do) must not make its trace
+# ids repeat.
 _random = random.Random()
 random_bits: Callable[[int], int] = _random.getrandbits
 

@@ -48,8 +48,8 @@ def enter(span: object) -> Token[Context]:
 def leave(token: Token[Context]) -> None:
     """Make the span current that was so before `enter`.
 
-    In another context than the one it was entered in (an async generator closed by the event loop's finaliser) there is nothing to
-    restore, and OpenTelemetry's own `detach` would log an error.
+    In another context than the one it was entered in (an async generator closed by the event loop's finaliser) there
+    is nothing to restore, and OpenTelemetry's own `detach` would log an error.
     """
     try:
         _detach(token)
@@ -58,13 +58,19 @@ def leave(token: Token[Context]) -> None:
 
 
 def suppress() -> None:
-    """Mark the calling thread's context as ours: what it does (an export's HTTP request, its log lines) is not the application's."""
+    """Mark the calling thread's context as ours.
+
+    What it does (an export's HTTP request, its log lines) is not the application's.
+    """
     attach(otel_context.set_value(SUPPRESS_KEY, value=True))
 
 
-# --- W3C trace context, level 2 -----------------------------------------------------------------------------------------------
+# --- W3C trace context, level 2
+# -----------------------------------------------------------------------------------------------
 
-_TRACEPARENT: Final = re.compile(r"[ \t]*([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[^\x00-\x1f\x7f]*)?[ \t]*")
+_TRACEPARENT: Final = re.compile(
+    r"[ \t]*([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[^\x00-\x1f\x7f]*)?[ \t]*"
+)
 _MEMBER_KEY: Final = re.compile(r"[a-z0-9][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13}")
 _MEMBER_VALUE: Final = re.compile(r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]")
 MEMBERS: Final = 32
@@ -91,7 +97,8 @@ def parse_traceparent(header: str) -> tuple[int, int, int] | None:
 def parse_tracestate(headers: Iterable[str]) -> str:
     """Return one valid tracestate header, or "" where the given ones break the grammar (then the whole is discarded).
 
-    Several headers are joined in order; empty members are allowed and left out; of a key that stands twice the first is kept.
+    Several headers are joined in order; empty members are allowed and left out; of a key that stands twice the first
+    is kept.
     """
     members: dict[str, str] = {}
     for header in headers:
@@ -117,14 +124,22 @@ def format_traceparent(trace_id: int, span_id: int, flags: int) -> str:
 
 def tracestate(state: str) -> TraceState:
     """Return OpenTelemetry's object for a header that `parse_tracestate` made."""
-    return TraceState([(key, value) for key, _, value in (member.partition("=") for member in state.split(","))] if state else None)
+    return TraceState(
+        [(key, value) for key, _, value in (member.partition("=") for member in state.split(","))] if state else None
+    )
 
 
 class TraceContextPropagator(TraceContextTextMapPropagator):
-    """traceparent and tracestate in and out; the reading is ours, because it follows the whole of the recommendation."""
+    """traceparent and tracestate in and out.
+
+    The reading is ours, because it follows the whole of the recommendation.
+    """
 
     def extract(
-        self, carrier: textmap.CarrierT, context: Context | None = None, getter: textmap.Getter[textmap.CarrierT] = textmap.default_getter
+        self,
+        carrier: textmap.CarrierT,
+        context: Context | None = None,
+        getter: textmap.Getter[textmap.CarrierT] = textmap.default_getter,
     ) -> Context:
         """Return `context` with the remote parent, or as it is when there is no valid one."""
         context = Context() if context is None else context
@@ -135,11 +150,18 @@ class TraceContextPropagator(TraceContextTextMapPropagator):
         if parent is None:
             return context
         state = parse_tracestate(getter.get(carrier, "tracestate") or ())
-        span = NonRecordingSpan(SpanContext(parent[0], parent[1], is_remote=True, trace_flags=TraceFlags(parent[2]), trace_state=tracestate(state)))
+        span = NonRecordingSpan(
+            SpanContext(
+                parent[0], parent[1], is_remote=True, trace_flags=TraceFlags(parent[2]), trace_state=tracestate(state)
+            )
+        )
         return otel_context.set_value(SPAN_KEY, span, context)
 
     def inject(
-        self, carrier: textmap.CarrierT, context: Context | None = None, setter: textmap.Setter[textmap.CarrierT] = textmap.default_setter
+        self,
+        carrier: textmap.CarrierT,
+        context: Context | None = None,
+        setter: textmap.Setter[textmap.CarrierT] = textmap.default_setter,
     ) -> None:
         """Write the current span's headers into `carrier`."""
         span = get_current_span(context).get_span_context()
@@ -150,7 +172,8 @@ class TraceContextPropagator(TraceContextTextMapPropagator):
             setter.set(carrier, "tracestate", span.trace_state.to_header())
 
 
-# --- W3C baggage --------------------------------------------------------------------------------------------------------------
+# --- W3C baggage
+# --------------------------------------------------------------------------------------------------------------
 
 BAGGAGE_LENGTH: Final = 8_192
 BAGGAGE_MEMBERS: Final = 180
@@ -168,7 +191,9 @@ def parse_baggage(headers: Iterable[str]) -> dict[str, str]:
         for member in header[: BAGGAGE_LENGTH + 1].split(","):
             room -= len(member) + 1
             if room < -1 or len(members) >= BAGGAGE_MEMBERS:
-                guard.warn("baggage", "insitu: baggage over %d bytes or %d members was cut", BAGGAGE_LENGTH, BAGGAGE_MEMBERS)
+                guard.warn(
+                    "baggage", "insitu: baggage over %d bytes or %d members was cut", BAGGAGE_LENGTH, BAGGAGE_MEMBERS
+                )
                 return members
             key, separator, value = member.partition(";")[0].partition("=")
             key = key.strip()
@@ -178,7 +203,10 @@ def parse_baggage(headers: Iterable[str]) -> dict[str, str]:
 
 
 def format_baggage(members: Mapping[str, object]) -> str:
-    """Return the header for `members`: values percent-encoded (so no CR or LF can pass), keys that are no tokens left out."""
+    """Return the header for `members`.
+
+    Values percent-encoded (so no CR or LF can pass), keys that are no tokens left out.
+    """
     written: list[str] = []
     room = BAGGAGE_LENGTH
     for key, value in members.items():
@@ -195,10 +223,16 @@ def format_baggage(members: Mapping[str, object]) -> str:
 
 
 class BaggagePropagator(W3CBaggagePropagator):
-    """Baggage in and out, trimmed to the recommendation's limits instead of dropped whole with a log line of its full length."""
+    """Baggage in and out.
+
+    Trimmed to the recommendation's limits instead of dropped whole with a log line of its full length.
+    """
 
     def extract(
-        self, carrier: textmap.CarrierT, context: Context | None = None, getter: textmap.Getter[textmap.CarrierT] = textmap.default_getter
+        self,
+        carrier: textmap.CarrierT,
+        context: Context | None = None,
+        getter: textmap.Getter[textmap.CarrierT] = textmap.default_getter,
     ) -> Context:
         """Return `context` with the members of the carrier's baggage."""
         context = Context() if context is None else context
@@ -207,7 +241,10 @@ class BaggagePropagator(W3CBaggagePropagator):
         return context
 
     def inject(
-        self, carrier: textmap.CarrierT, context: Context | None = None, setter: textmap.Setter[textmap.CarrierT] = textmap.default_setter
+        self,
+        carrier: textmap.CarrierT,
+        context: Context | None = None,
+        setter: textmap.Setter[textmap.CarrierT] = textmap.default_setter,
     ) -> None:
         """Write the current baggage into `carrier`."""
         header = format_baggage(get_all(context))
@@ -215,12 +252,18 @@ class BaggagePropagator(W3CBaggagePropagator):
             setter.set(carrier, "baggage", header)
 
 
-# --- the global propagator ----------------------------------------------------------------------------------------------------
+# --- the global propagator
+# ----------------------------------------------------------------------------------------------------
 
-_OWN: Final[dict[str, Callable[[], textmap.TextMapPropagator]]] = {"tracecontext": TraceContextPropagator, "baggage": BaggagePropagator}
+_OWN: Final[dict[str, Callable[[], textmap.TextMapPropagator]]] = {
+    "tracecontext": TraceContextPropagator,
+    "baggage": BaggagePropagator,
+}
 
 
-def propagator(names: Iterable[str], load: Callable[[str], textmap.TextMapPropagator | None]) -> textmap.TextMapPropagator:
+def propagator(
+    names: Iterable[str], load: Callable[[str], textmap.TextMapPropagator | None]
+) -> textmap.TextMapPropagator:
     """Return the propagator for OTEL_PROPAGATORS' names: ours for the W3C formats, `load(name)` for all others."""
     chosen: list[textmap.TextMapPropagator] = []
     for name in names:
@@ -249,8 +292,8 @@ def with_baggage(headers: Iterable[str]) -> Token[Context] | None:
     return attach(context)
 
 
-
-# --- bound fields -------------------------------------------------------------------------------------------------------------
+# --- bound fields
+# -------------------------------------------------------------------------------------------------------------
 
 CONVENTIONAL: Final = {"user": "user.id", "tenant": "tenant.id", "session": "session.id", "request": "request.id"}
 """Short names of `bind` and the attributes that they become."""
@@ -280,7 +323,8 @@ class Bound:
 def bind(given: Mapping[str, Any]) -> Bound:
     """Bind plain fields to the current trace, or to the current context outside of any.
 
-    A trace's fields are shared by its threads and tasks, so what a dependency or a sync endpoint binds stands on the request's span too.
+    A trace's fields are shared by its threads and tasks, so what a dependency or a sync endpoint binds stands on the
+    request's span too.
     """
     trace = getattr(current().get(SPAN_KEY), "trace", None)
     before: Mapping[str, Any] | None = trace.bound if trace is not None else fields.get()

@@ -1,7 +1,7 @@
 """The one place where an exception of ours ends: counted, logged once a minute, never raised into the host.
 
-Everything that may fail for reasons outside this package (a user's `__str__`, callback, exporter or processor) runs through here,
-so that no other module needs a broad `except`.
+Everything that may fail for reasons outside this package (a user's `__str__`, callback, exporter or processor) runs
+through here, so that no other module needs a broad `except`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _swallowed: Callable[[BaseException], None] | None = None
 
 def watch(seen: Callable[[BaseException], None] | None) -> None:
     """Let `seen` look at each swallowed error: how our tests fail on what production survives."""
-    global _swallowed  # noqa: PLW0603 one hook a process, set by tests only
+    global _swallowed
     _swallowed = seen
 
 
@@ -44,7 +44,13 @@ def report(where: str, error: BaseException) -> None:
         counts[where] = counts.get(where, 0) + 1
     if _swallowed is not None:
         _swallowed(error)
-    warn(where, "insitu: %s failed with %s: %s (the application is not affected)", where, type(error).__name__, render(error))
+    warn(
+        where,
+        "insitu: %s failed with %s: %s (the application is not affected)",
+        where,
+        type(error).__name__,
+        render(error),
+    )
 
 
 def warn(topic: str, message: str, *arguments: object) -> None:
@@ -58,7 +64,7 @@ def warn(topic: str, message: str, *arguments: object) -> None:
         _last_logged[topic] = now
     try:
         logger.warning(message, *arguments)
-    except Exception:  # noqa: BLE001 a handler of the host's that fails is the host's; this is the end of the road
+    except Exception:
         return
 
 
@@ -66,13 +72,16 @@ def call(where: str, function: Callable[..., T], *arguments: Any, default: Any =
     """Call `function` and return its result, or `default` when it raises."""
     try:
         return function(*arguments)
-    except Exception as error:  # noqa: BLE001 the guard
+    except Exception as error:
         report(where, error)
         return default
 
 
 def call_in_worker(where: str, function: Callable[..., T], *arguments: Any, default: Any = None) -> T | Any:
-    """As `call`, for exporters and jobs: a `SystemExit` of theirs must not end a thread of ours, nor the host. A Ctrl-C is the main thread's."""
+    """As `call`, for exporters and jobs: a `SystemExit` of theirs must not end a thread of ours, nor the host.
+
+    A Ctrl-C is the main thread's.
+    """
     try:
         return function(*arguments)
     except BaseException as error:
@@ -90,7 +99,7 @@ def safe(where: str, default: Any = None) -> Callable[[Callable[P, T]], Callable
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
             try:
                 return function(*args, **kwargs)
-            except Exception as error:  # noqa: BLE001 the guard
+            except Exception as error:
                 report(where, error)
                 return default  # type: ignore[no-any-return]
 
@@ -104,5 +113,5 @@ def render(value: object, limit: int = 8192) -> str:
     try:
         text = value if type(value) is str else str(value)
         return text if len(text) <= limit else text[:limit]
-    except Exception:  # noqa: BLE001 the value's own fault, and not worth a warning
+    except Exception:
         return f"<unprintable {type(value).__name__}>"

@@ -99,9 +99,9 @@ class Histogram:
         else:
             self._add(index >> self._shift, [1])
         self._sum += floor(value * _UNITS) if value < _UNITS_OVERFLOW else floor(value) << _UNIT_BITS
-        if value > self.maximum:  # noqa: PLR1730 - as above
+        if value > self.maximum:
             self.maximum = value
-        if value < self.minimum:  # noqa: PLR1730 - as above
+        if value < self.minimum:
             self.minimum = value
 
     def merge(self, other: Histogram) -> None:

@@ -2,8 +2,9 @@
 
     put → queue (bytes) → worker: count → keep → redact → sinks
 
-The worker handles slices so small that a request never waits long for the interpreter's lock, and naps in between. Counts never
-depend on the queue's room: when it is full, the caller counts the record itself and only its detail is dropped, and that is counted too.
+The worker handles slices so small that a request never waits long for the interpreter's lock, and naps in between.
+Counts never depend on the queue's room: when it is full, the caller counts the record itself and only its detail is
+dropped, and that is counted too.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class Pipeline:
 
     Args:
         clock, meter: time and the ledger.
-        count: folds records into the aggregates; exact, and called once for each record, whatever becomes of its detail.
+        count: folds records into the aggregates; exact, and called once for each record, whatever becomes of its
+            detail.
         keep: whether a record's detail goes any further.
         redact: cleans one record in place; called only where there is a sink.
         threads: False leaves all work to `flush`, for tests that own the time.
@@ -95,7 +97,7 @@ class Pipeline:
     def _reset(self) -> None:
         self._queue: deque[tuple[Record, int]] = deque()
         self._held = 0
-        self.produced: dict[str, int] = {"traces": 0, "logs": 0, "errors": 0}
+        self.produced: dict[str, int] = {"traces": 0, "logs": 0}
         self.dropped: dict[str, int] = {}
 
     # --- the application's threads ---
@@ -109,7 +111,7 @@ class Pipeline:
                 self._queue.append((record, weight))
         if not room:
             self._overflow(record)
-        elif self.worker._thread is None:  # noqa: SLF001 the hot path's shortest question
+        elif self.worker._thread is None:
             if self._threads and self.open:
                 self.worker.ensure()
         elif self._held > self._wake_at:
@@ -236,7 +238,10 @@ class Pipeline:
     # --- fork ---
 
     def before_fork(self) -> None:
-        """End our threads, so that `fork` has nothing to warn of and no lock is held by a thread that the child lacks."""
+        """End our threads.
+
+        So that `fork` has nothing to warn of and no lock is held by a thread that the child lacks.
+        """
         self.worker.stop(1.0)
         self.reader.stop(0.2)
         for sender in self.senders:
@@ -267,13 +272,27 @@ class Pipeline:
         """Return what was produced, what was lost, and how much waits."""
         with self._lock:
             produced = [Point({"signal": signal}, items) for signal, items in self.produced.items()]
-            dropped = [Point({"signal": signal, "reason": "queue_full"}, items) for signal, items in self.dropped.items()]
+            dropped = [
+                Point({"signal": signal, "reason": "queue_full"}, items) for signal, items in self.dropped.items()
+            ]
             held = [Point({"queue": "worker"}, self._held)]
         errors = [Point({"where": where}, times) for where, times in list(guard.counts.items())]
-        yield Family("insitu.records", "counter", produced, help="Spans, log records and errors that the application produced.")
-        yield Family("insitu.dropped_records", "counter", dropped, help="Spans, log records and points that were lost, by reason.")
+        yield Family(
+            "insitu.records", "counter", produced, help="Spans, log records and errors that the application produced."
+        )
+        yield Family(
+            "insitu.dropped_records",
+            "counter",
+            dropped,
+            help="Spans, log records and points that were lost, by reason.",
+        )
         yield Family("insitu.queue.size", "gauge", held, unit="By", help="Bytes waiting in a queue.")
-        yield Family("insitu.internal_errors", "counter", errors, help="Errors inside insitu or in callbacks given to it, swallowed.")
+        yield Family(
+            "insitu.internal_errors",
+            "counter",
+            errors,
+            help="Errors inside insitu or in callbacks given to it, swallowed.",
+        )
 
 
 class _Job:

@@ -63,7 +63,8 @@ class ExporterContext(NamedTuple):
 class Exporter(Protocol):
     """Turns facts into somebody's format and delivers them.
 
-    `encode` and `encode_metrics` run on the worker and on the exporter's sender thread respectively; `send` runs on the sender thread only and
+    `encode` and `encode_metrics` run on the worker and on the exporter's sender thread respectively; `send` runs on
+    the sender thread only and
     may take as long as it likes: the queue before it is capped in bytes, and what finds no room is dropped and counted.
     An exception in any of them is counted, and costs no more than the batch (in `encode`: the record) in hand.
 

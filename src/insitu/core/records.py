@@ -1,7 +1,7 @@
 """The facts that travel from the application's threads to the worker, and from there to the store and the exporters.
 
-A record never holds a traceback, a frame, a request or any other object of the application: values are plain (see `core.values`), and an
-exception is kept as its code objects and line numbers, to be formatted later.
+A record never holds a traceback, a frame, a request or any other object of the application: values are plain (see
+    `core.values`), and an exception is kept as its code objects and line numbers, to be formatted later.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import CodeType
 
 Attributes = dict[str, Any]
-Signal = Literal["traces", "logs", "metrics", "errors"]
+Signal = Literal["traces", "logs", "metrics"]
 Unset, Ok, Error = range(3)
 """Span status codes, numbered as in OpenTelemetry."""
 
@@ -39,17 +39,21 @@ class Scope:
 class LocalTrace:
     """The part of one trace that happens in this process below one local root.
 
-    Its spans share this object, and it travels as one record when the local root ends; a span that ends later travels in a trace object of its own.
+    Its spans share this object, and it travels as one record when the local root ends; a span that ends later travels
+    in a trace object of its own.
 
     Attributes:
         trace_id: 128-bit id.
         sampled: whether exporters get it.
-        recording: whether its spans take attributes and events; False where the sampler dropped the trace, and then only its requests are counted.
+        recording: whether its spans take attributes and events; False where the sampler dropped the trace, and then
+            only its requests are counted.
         state: the W3C tracestate header, "" where there is none.
-        offset: nanoseconds to add to the monotonic clock for wall time, fixed when the local root starts, so that a clock that
+        offset: nanoseconds to add to the monotonic clock for wall time, fixed when the local root starts, so that a
+            clock that
             is set back inside a span cannot make a duration negative.
         spans: ended spans, in the order of their end.
-        errors: exceptions recorded inside the trace, by the identity of the exception: one that passes through three spans is one error.
+        errors: exceptions recorded inside the trace, by the identity of the exception: one that passes through three
+            spans is one error.
         bound: fields bound for every signal (`user.id`, `tenant.id`, ...), or None.
         weight: bytes of long strings held, beyond SPAN_BYTES a span.
         closed: whether the local root has ended.
@@ -93,10 +97,17 @@ class LocalTrace:
         self.closed = False
         self.metered = False
 
+    def alone(self, span: SpanRecord) -> LocalTrace:
+        """Return a record for a span that ended after its local root."""
+        late = LocalTrace(self.owner, self.trace_id, self.flags, self.state, self.offset, 0)
+        late.sampled, late.recording, late.bound, late.closed = self.sampled, self.recording, self.bound, True
+        late.spans.append(span)
+        return late
+
     def split(self) -> LocalTrace:
         """Move what has ended so far into a record of its own and return that."""
         part = LocalTrace(self.owner, self.trace_id, self.flags, self.state, self.offset, 0)
-        part.sampled, part.bound, part.closed = self.sampled, self.bound, True
+        part.sampled, part.recording, part.bound, part.closed = self.sampled, self.recording, self.bound, True
         part.spans, part.errors, part.weight = self.spans, self.errors, self.weight
         self.spans, self.errors, self.weight = [], None, 0
         return part
@@ -134,7 +145,8 @@ class SpanRecord:
     Attributes:
         span_id, parent_id: 64-bit ids; parent_id is 0 for the root of a trace.
         parent_remote: whether the parent lives in another process.
-        local_root: whether no local parent was found: its end ships the trace. A flag, never `parent_id == 0`, which is also true of nothing else's child.
+        local_root: whether no local parent was found: its end ships the trace. A flag, never `parent_id == 0`, which
+            is also true of nothing else's child.
         start_time, end_time: wall nanoseconds; end_time is 0 while the span is open.
         own: the attributes as given, or None while there are none.
         dropped: (attributes, events, links) over the limits, or None.
@@ -207,7 +219,8 @@ class ErrorRecord:
         type: qualified name, `module.Class` (builtins without the module).
         message: its `str`, guarded and cut.
         frames: outermost first; long stacks lose their middle, and `omitted` says how many.
-        relation: how it hangs on the one before: raised directly, `cause` (`raise ... from`), `context` (during handling) or `member` of a group.
+        relation: how it hangs on the one before: raised directly, `cause` (`raise ... from`), `context` (during
+            handling) or `member` of a group.
         chain: causes, contexts and group members, capped.
 
     """
@@ -254,12 +267,11 @@ class LogRecord:
 Record = LocalTrace | LogRecord | ErrorRecord
 
 
-
 def size(record: Record) -> tuple[Signal, int]:
     """Return the signal of a record and how many items it holds: what its loss is counted in."""
     if isinstance(record, LocalTrace):
         return "traces", len(record.spans) if record.sampled else 0
-    return ("logs" if isinstance(record, LogRecord) else "errors"), 1
+    return "logs", 1
 
 
 MetricKind = Literal["counter", "updown", "gauge", "histogram"]
@@ -277,8 +289,8 @@ class Exemplar(NamedTuple):
 class Point(NamedTuple):
     """The value of one series at the time of collection.
 
-    For histograms `value` is the sum, `buckets` the counts per bucket (not cumulative, the last one unbounded) and `exemplars` one or None
-    for each bucket; for everything else `value` is the number and the rest is empty.
+    For histograms `value` is the sum, `buckets` the counts per bucket (not cumulative, the last one unbounded) and
+    `exemplars` one or None for each bucket; for everything else `value` is the number and the rest is empty.
     """
 
     labels: Mapping[str, Any]

@@ -1,4 +1,7 @@
-"""Delivery to one exporter: a queue capped in bytes before it, a thread of its own behind it, and every loss counted with its reason."""
+"""Delivery to one exporter.
+
+A queue capped in bytes before it, a thread of its own behind it, and every loss counted with its reason.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ if TYPE_CHECKING:
 
     from insitu.core.budget import Meter
     from insitu.core.clock import Clock
-    from insitu.core.ports import Exporter, Part, Signal
-    from insitu.core.records import Record
+    from insitu.core.ports import Exporter, Part
+    from insitu.core.records import Record, Signal
 
 QUEUE_BYTES: Final = 16 * 1024 * 1024
 SEND_TIMEOUT_SECONDS: Final = 60.0
@@ -150,7 +153,8 @@ class Sender:
 
     def _take(self, signal: Signal) -> list[Part]:
         with self._lock:
-            waiting, taken, items = self._waiting[signal], [], 0
+            waiting, items = self._waiting[signal], 0
+            taken: list[Part] = []
             while waiting and (not taken or items + waiting[0].items <= self.exporter.batch_items):
                 part = waiting.popleft()
                 taken.append(part)
@@ -172,7 +176,9 @@ class Sender:
     def _deliver(self, signal: Signal, parts: list[Part]) -> None:
         items = sum(part.items for part in parts)
         lost = Delivery(0, items, "error")
-        delivery: Delivery = guard.call_in_worker(f"{self.name}.send", self.exporter.send, signal, parts, SEND_TIMEOUT_SECONDS, default=lost)
+        delivery: Delivery = guard.call_in_worker(
+            f"{self.name}.send", self.exporter.send, signal, parts, SEND_TIMEOUT_SECONDS, default=lost
+        )
         with self._lock:
             if self._in_flight.pop(signal, None) is None:
                 return  # close() has given up on it and counted it
@@ -235,9 +241,15 @@ class Sender:
         """Return what was sent and what was lost, and how much waits."""
         with self._lock:
             sent = [Point({"exporter": self.name, "signal": signal}, items) for signal, items in self.sent.items()]
-            lost = [Point({"exporter": self.name, "signal": signal, "reason": reason}, items) for (signal, reason), items in self.dropped.items()]
+            lost = [
+                Point({"exporter": self.name, "signal": signal, "reason": reason}, items)
+                for (signal, reason), items in self.dropped.items()
+            ]
             held = [Point({"queue": self.name}, self._held)]
-        yield Family("insitu.exported_records", "counter", sent, help="Spans, log records and points that a back-end took.")
-        yield Family("insitu.dropped_records", "counter", lost, help="Spans, log records and points that were lost, by reason.")
+        yield Family(
+            "insitu.exported_records", "counter", sent, help="Spans, log records and points that a back-end took."
+        )
+        yield Family(
+            "insitu.dropped_records", "counter", lost, help="Spans, log records and points that were lost, by reason."
+        )
         yield Family("insitu.queue.size", "gauge", held, unit="By", help="Bytes waiting in a queue.")
-

@@ -1,4 +1,7 @@
-"""Our own threads: started when first needed, ended and started again around a fork, and never in the way of the host's exit."""
+"""Our own threads.
+
+Started when first needed, ended and started again around a fork, and never in the way of the host's exit.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,9 @@ class Background:
             self._thread = thread
             try:
                 thread.start()
-            except RuntimeError:  # "can't start new thread": at interpreter shutdown, in a subinterpreter, or out of threads
+            except (
+                RuntimeError
+            ):  # "can't start new thread": at interpreter shutdown, in a subinterpreter, or out of threads
                 self._thread = None
                 return False
         return True
@@ -76,7 +81,10 @@ class Background:
         return self.stopping
 
     def stop(self, timeout: float) -> bool:
-        """Ask the thread to end and wait for it. False when it did not in time; it then ends with its step, or with the process."""
+        """Ask the thread to end and wait for it.
+
+        False when it did not in time; it then ends with its step, or with the process.
+        """
         with self._lock:
             thread = self._thread
             self.stopping = True

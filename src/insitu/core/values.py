@@ -1,7 +1,7 @@
 """What a value of the application may look like once it is ours: plain, bounded, and safe to keep.
 
-Exact str, bytes, int, float and bool are kept as given and long ones are cut at once. Anything else is rendered by the caller, guarded,
-because it may change or detach later (an ORM object does), and its `__str__` may raise.
+Exact str, bytes, int, float and bool are kept as given and long ones are cut at once. Anything else is rendered by
+the caller, guarded, because it may change or detach later (an ORM object does), and its `__str__` may raise.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ def _unusual(value: object, limit: int, depth: int) -> Any:
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value[:limit])
     if depth > 0 and isinstance(value, Mapping):
-        return {text(key, limit): plain(item, limit, depth - 1) for key, item, _ in zip(value.keys(), value.values(), range(ITEMS), strict=False)}
+        return {
+            text(key, limit): plain(item, limit, depth - 1)
+            for key, item, _ in zip(value.keys(), value.values(), range(ITEMS), strict=False)
+        }
     if depth > 0 and isinstance(value, Sequence | set | frozenset) and not isinstance(value, str):
         return tuple(plain(item, limit, depth - 1) for item, _ in zip(value, range(ITEMS), strict=False))
     return guard.render(value, limit)

@@ -105,7 +105,11 @@ class Exporter:
 
 
 def _error(error: ErrorRecord) -> dict[str, Any]:
-    return {"exception.type": error.type, "exception.message": error.message, "exception.stacktrace": stacktrace.format_error(error)}
+    return {
+        "exception.type": error.type,
+        "exception.message": error.message,
+        "exception.stacktrace": stacktrace.format_error(error),
+    }
 
 
 def _rfc3339(nanoseconds: int) -> str:

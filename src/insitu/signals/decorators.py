@@ -1,4 +1,7 @@
-"""`@insitu.trace`: a span for each call of a function, coroutine, generator, async generator, method, or of a class's public methods."""
+"""`@insitu.trace`.
+
+A span for each call of a function, coroutine, generator, async generator, method, or of a class's public methods.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,9 @@ def trace(*, name: str | None = None, **attributes: Any) -> Callable[[F], F]: ..
 def trace(function: Any = None, /, *, name: str | None = None, **attributes: Any) -> Any:
     """Make a span for each call.
 
-    Works on functions, coroutine functions, generators and async generators (the span lasts from the first value to the end, and is
-    current only while the generator runs), static and class methods, and classes, of which all public methods are traced.
-    Calls outside of a trace make a trace of their own, so it serves background jobs too.
+    Works on functions, coroutine functions, generators and async generators (the span lasts from the first value to
+    the end, and is current only while the generator runs), static and class methods, and classes, of which all public
+    methods are traced. Calls outside of a trace make a trace of their own, so it serves background jobs too.
 
     Args:
         function: what is decorated.
@@ -52,9 +55,13 @@ def _wrap(target: Any, name: str | None, attributes: dict[str, Any]) -> Any:
     if isinstance(target, staticmethod | classmethod):
         return type(target)(_wrap(target.__func__, name, attributes))
     if not callable(target):
-        guard.warn("trace", "insitu: @trace cannot wrap a %s; put it below the decorator that made it", type(target).__name__)
+        guard.warn(
+            "trace", "insitu: @trace cannot wrap a %s; put it below the decorator that made it", type(target).__name__
+        )
         return target
-    title = values.text(name or getattr(target, "__qualname__", type(target).__name__).replace("<locals>.", ""), values.SMALL)
+    title = values.text(
+        name or getattr(target, "__qualname__", type(target).__name__).replace("<locals>.", ""), values.SMALL
+    )
     plain = {**_code(target), **tracing.clean(attributes, tracing.provider.limits)}
     if inspect.isasyncgenfunction(target):
         return _async_generator(target, title, plain)
@@ -67,14 +74,20 @@ def _wrap(target: Any, name: str | None, attributes: dict[str, Any]) -> Any:
 
 def _wrap_class(target: type, attributes: dict[str, Any]) -> type:
     for attribute, member in list(vars(target).items()):
-        if not attribute.startswith("_") and (inspect.isfunction(member) or isinstance(member, staticmethod | classmethod)):
+        if not attribute.startswith("_") and (
+            inspect.isfunction(member) or isinstance(member, staticmethod | classmethod)
+        ):
             setattr(target, attribute, _wrap(member, None, attributes))
     return target
 
 
 def _code(function: Any) -> dict[str, Any]:
     module = getattr(function, "__module__", None)
-    return {"code.function.name": f"{module}.{function.__qualname__}"} if module and hasattr(function, "__qualname__") else {}
+    return (
+        {"code.function.name": f"{module}.{function.__qualname__}"}
+        if module and hasattr(function, "__qualname__")
+        else {}
+    )
 
 
 def _function(function: Callable[..., Any], title: str, attributes: dict[str, Any]) -> Callable[..., Any]:
@@ -98,7 +111,8 @@ def _coroutine(function: Callable[..., Any], title: str, attributes: dict[str, A
 class _Running:
     """A span that is current only while its generator runs, so that what the consumer does between two values is not its child.
 
-    Entered around each step. Leaving it with an exception ends the span: `StopIteration` as it should be, anything else as a failure.
+    Entered around each step. Leaving it with an exception ends the span: `StopIteration` as it should be, anything
+    else as a failure.
     """
 
     __slots__ = ("_span", "_token")
@@ -106,12 +120,16 @@ class _Running:
     def __init__(self, title: str, attributes: dict[str, Any]) -> None:
         provider = tracing.provider
         parent = context.current().get(context.SPAN_KEY)
-        self._span = provider.start(title, SpanKind.INTERNAL, attributes, tracing.OWN, parent) if provider.on else tracing.SILENT
+        self._span = (
+            provider.start(title, SpanKind.INTERNAL, attributes, tracing.OWN, parent) if provider.on else tracing.SILENT
+        )
 
     def __enter__(self) -> None:
         self._token = context.enter(self._span)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         context.leave(self._token)
         if error is None:
             return
@@ -159,7 +177,9 @@ class _Thrown:
     def __enter__(self) -> None:
         self.error: BaseException | None = None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> bool:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
         self.error = error
         return True
 

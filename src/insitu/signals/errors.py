@@ -1,7 +1,8 @@
 """Exceptions as records: what was raised, where, and what caused it, without holding a single frame.
 
-A traceback keeps every local variable of every frame alive, so only code objects and line numbers are kept here. Text is made of them later,
-on the worker, and only where somebody asks (formatting at once costs OpenTelemetry 517 of its 557 µs).
+A traceback keeps every local variable of every frame alive, so only code objects and line numbers are kept here. Text
+is made of them later, on the worker, and only where somebody asks (formatting at once costs OpenTelemetry 517 of its
+557 µs).
 """
 
 from __future__ import annotations
@@ -56,7 +57,13 @@ def describe(error: BaseException) -> ErrorRecord:
     last, current = record, error
     for _ in range(CHAIN):
         relation: Literal["cause", "context"] = "cause" if current.__cause__ is not None else "context"
-        following = current.__cause__ if current.__cause__ is not None else None if current.__suppress_context__ else current.__context__
+        following = (
+            current.__cause__
+            if current.__cause__ is not None
+            else None
+            if current.__suppress_context__
+            else current.__context__
+        )
         if following is None or id(following) in seen:
             break
         seen.add(id(following))
@@ -93,7 +100,9 @@ class Errors:
         self.pipeline = pipeline
         self._clock = pipeline.clock if pipeline is not None else None
 
-    def capture(self, error: BaseException, *, handled: bool = True, attributes: dict[str, Any] | None = None) -> ErrorRecord | None:
+    def capture(
+        self, error: BaseException, *, handled: bool = True, attributes: dict[str, Any] | None = None
+    ) -> ErrorRecord | None:
         """Record an exception: on the current span when there is one that records, else as a record of its own."""
         pipeline = self.pipeline
         if pipeline is None or not isinstance(error, BaseException):
@@ -106,7 +115,9 @@ class Errors:
             return record
         return self.emit(error, trace, handled=handled, attributes=attributes)
 
-    def emit(self, error: BaseException, trace: Any, *, handled: bool, attributes: dict[str, Any] | None = None) -> ErrorRecord | None:
+    def emit(
+        self, error: BaseException, trace: Any, *, handled: bool, attributes: dict[str, Any] | None = None
+    ) -> ErrorRecord | None:
         """Send an error record of its own, for errors outside of a trace that is recorded."""
         pipeline = self.pipeline
         if pipeline is None:
@@ -115,7 +126,10 @@ class Errors:
         record.timestamp = pipeline.clock.wall()
         record.handled = handled
         fields = trace.bound if trace is not None else context.fields.get()
-        record.attributes = {**(fields or {}), **{values.text(key): values.plain(value) for key, value in (attributes or {}).items()}}
+        record.attributes = {
+            **(fields or {}),
+            **{values.text(key): values.plain(value) for key, value in (attributes or {}).items()},
+        }
         if trace is not None and trace.sampled:
             record.trace_id = trace.trace_id
         pipeline.put(record, weight(record))

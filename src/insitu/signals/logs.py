@@ -1,7 +1,7 @@
 """Log records, from the standard library's loggers and from `insitu.log`, with the trace they belong to.
 
-The host's logging stays as it is: one wrap of `Logger.callHandlers` sees each record that a logger lets through, before its handlers do.
-No handler is added and no level changed, so `basicConfig` and `dictConfig` work as before.
+The host's logging stays as it is: one wrap of `Logger.callHandlers` sees each record that a logger lets through,
+before its handlers do. No handler is added and no level changed, so `basicConfig` and `dictConfig` work as before.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ class Logs:
             original(logger, record)
 
         call_handlers.__insitu__ = True  # type: ignore[attr-defined]
-        logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign]
+        logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign,assignment]
 
     def _remove(self) -> None:
         # Somebody who wrapped after us stays; our own wrap then sees no pipeline and does nothing.
         if self._original is not None and hasattr(logging.Logger.callHandlers, "__insitu__"):
-            logging.Logger.callHandlers = self._original  # type: ignore[method-assign]
+            logging.Logger.callHandlers = self._original  # type: ignore[method-assign,assignment]
             self._original = None
 
     def capture(self, record: logging.LogRecord) -> None:
@@ -83,15 +83,30 @@ class Logs:
         current = context.current()
         if current.get(context.SUPPRESS_KEY) or record.name.partition(".")[0] == _OURS:
             return
-        body = record.msg if type(record.msg) is str and not record.args else guard.call("logs.message", record.getMessage, default=None)
+        body = (
+            record.msg
+            if type(record.msg) is str and not record.args
+            else guard.call("logs.message", record.getMessage, default=None)
+        )
         if body is None:
             body = f"{guard.render(record.msg, BODY)} {guard.render(record.args, BODY)}"
         text = body if type(body) is str and len(body) <= BODY else values.text(body, BODY)
-        fields: Attributes = {"code.file.path": record.pathname, "code.line.number": record.lineno, "code.function.name": record.funcName}
+        fields: Attributes = {
+            "code.file.path": record.pathname,
+            "code.line.number": record.lineno,
+            "code.function.name": record.funcName,
+        }
         if len(record.__dict__) > _STANDARD_COUNT:
             self._extra(record.__dict__, fields)
         level = record.levelno
-        made = LogRecord(int(record.created * 1e9), severity(level) if type(level) is int else INFO, record.levelname, record.name, text, fields)
+        made = LogRecord(
+            int(record.created * 1e9),
+            severity(level) if type(level) is int else INFO,
+            record.levelname,
+            record.name,
+            text,
+            fields,
+        )
         error = record.exc_info[1] if type(record.exc_info) is tuple else None
         self.send(made, current.get(context.SPAN_KEY), error)
 
@@ -117,7 +132,10 @@ class Logs:
         if isinstance(error, BaseException):
             record.error = errors.describe(error)
             weight += errors.weight(record.error)
-        pipeline.put(record, weight + (values.weight(record.attributes) if record.attributes and len(record.attributes) > 3 else 0))  # noqa: PLR2004 the code.* three
+        pipeline.put(
+            record,
+            weight + (values.weight(record.attributes) if record.attributes and len(record.attributes) > 3 else 0),
+        )
 
     def count(self, records: Iterable[LogRecord]) -> None:
         """Fold records into the counter by level; called once for each."""
@@ -140,7 +158,10 @@ logs = Logs()
 
 
 class Log:
-    """`insitu.log`: a structured logger. Fields are keywords; nothing is printed unless `console` or `log_output` asks for it."""
+    """`insitu.log`: a structured logger.
+
+    Fields are keywords; nothing is printed unless `console` or `log_output` asks for it.
+    """
 
     __slots__ = ("_logs", "_name")
 
@@ -190,11 +211,19 @@ class Log:
             if kind is not int and (kind is not str or len(value) > _SMALL):
                 fields = guard.call("log.fields", _plain, fields, default={})
                 break
-        self._logs.send(LogRecord(pipeline.clock.wall(), number, level, self._name, message, fields), current.get(context.SPAN_KEY), error)
+        self._logs.send(
+            LogRecord(pipeline.clock.wall(), number, level, self._name, message, fields),
+            current.get(context.SPAN_KEY),
+            error,
+        )
 
 
 def _plain(fields: dict[str, Any]) -> Attributes:
-    return {values.text(key, _SMALL): values.plain(value) for key, value in list(fields.items())[:FIELDS] if value is not None}
+    return {
+        values.text(key, _SMALL): values.plain(value)
+        for key, value in list(fields.items())[:FIELDS]
+        if value is not None
+    }
 
 
 log = Log()
@@ -207,7 +236,13 @@ class LoggerProvider(api.LoggerProvider):
     def __init__(self, owner: Logs = logs) -> None:
         self._logs = owner
 
-    def get_logger(self, name: str, version: str | None = None, schema_url: str | None = None, attributes: Mapping[str, Any] | None = None) -> Logger:
+    def get_logger(
+        self,
+        name: str,
+        version: str | None = None,
+        schema_url: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Logger:
         """Return a logger for an instrumentation scope."""
         return Logger(self._logs, values.text(name or "", _SMALL), version, schema_url, attributes)
 
@@ -219,7 +254,9 @@ class LoggerProvider(api.LoggerProvider):
 class Logger(api.Logger):
     """OpenTelemetry's Logger."""
 
-    def __init__(self, owner: Logs, name: str, version: str | None, schema_url: str | None, attributes: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self, owner: Logs, name: str, version: str | None, schema_url: str | None, attributes: Mapping[str, Any] | None
+    ) -> None:
         super().__init__(name, version, schema_url, attributes)
         self._logs = owner
 

@@ -28,10 +28,21 @@ class MeterProvider(api.MeterProvider):
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    def get_meter(self, name: str, version: str | None = None, schema_url: str | None = None, attributes: Mapping[str, Any] | None = None) -> Meter:
+    def get_meter(
+        self,
+        name: str,
+        version: str | None = None,
+        schema_url: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Meter:
         """Return a meter for an instrumentation scope."""
         del attributes
-        return Meter(self._registry, values.text(name or "", 255), values.text(version or "", 255), values.text(schema_url or "", 255))
+        return Meter(
+            self._registry,
+            values.text(name or "", 255),
+            values.text(version or "", 255),
+            values.text(schema_url or "", 255),
+        )
 
     def force_flush(self, timeout_millis: float = 30_000) -> bool:
         """Return True: values are collected when they are read."""
@@ -50,15 +61,22 @@ class Meter(api.Meter):
         self._registry = registry
         self._scope = Scope(name, version, schema_url)
 
-    def _instrument(self, name: str, kind: MetricKind, unit: str, description: str, bounds: Sequence[float] | None = None) -> Instrument:
+    def _instrument(
+        self, name: str, kind: MetricKind, unit: str, description: str, bounds: Sequence[float] | None = None
+    ) -> Instrument:
         chosen = guard.call("meter.bounds", lambda: tuple(float(bound) for bound in bounds) if bounds else None)
         # A unit that is no text, or a description of None, comes from instrumentations in the wild.
         return self._registry.instrument(
-            values.text(name, 255), kind, values.text(unit or "", 63), values.text(description or ""), bounds=chosen or _default_bounds(unit), scope=self._scope
+            values.text(name, 255),
+            kind,
+            values.text(unit or "", 63),
+            values.text(description or ""),
+            bounds=chosen or _default_bounds(unit),
+            scope=self._scope,
         )
 
     def _absorbed(self, name: str) -> bool:
-        return self._scope.name in ABSORBED and isinstance(name, str) and name.startswith("http.server.")
+        return self._scope.name in ABSORBED and values.text(name, 255).startswith("http.server.")
 
     def create_counter(self, name: str, unit: str = "", description: str = "") -> api.Counter:
         """Create a counter."""
@@ -73,12 +91,22 @@ class Meter(api.Meter):
         return _Gauge(self._instrument(name, "gauge", unit, description), self._absorbed(name))
 
     def create_histogram(
-        self, name: str, unit: str = "", description: str = "", *, explicit_bucket_boundaries_advisory: Sequence[float] | None = None
+        self,
+        name: str,
+        unit: str = "",
+        description: str = "",
+        *,
+        explicit_bucket_boundaries_advisory: Sequence[float] | None = None,
     ) -> api.Histogram:
         """Create a histogram."""
-        return _Histogram(self._instrument(name, "histogram", unit, description, explicit_bucket_boundaries_advisory), self._absorbed(name))
+        return _Histogram(
+            self._instrument(name, "histogram", unit, description, explicit_bucket_boundaries_advisory),
+            self._absorbed(name),
+        )
 
-    def create_observable_counter(self, name: str, callbacks: Sequence[Any] | None = None, unit: str = "", description: str = "") -> api.ObservableCounter:
+    def create_observable_counter(
+        self, name: str, callbacks: Sequence[Any] | None = None, unit: str = "", description: str = ""
+    ) -> api.ObservableCounter:
         """Create a counter that is asked for its value."""
         return self._observable(_ObservableCounter, name, "counter", callbacks, unit, description)
 
@@ -88,12 +116,28 @@ class Meter(api.Meter):
         """Create an up-down counter that is asked for its value."""
         return self._observable(_ObservableUpDownCounter, name, "updown", callbacks, unit, description)
 
-    def create_observable_gauge(self, name: str, callbacks: Sequence[Any] | None = None, unit: str = "", description: str = "") -> api.ObservableGauge:
+    def create_observable_gauge(
+        self, name: str, callbacks: Sequence[Any] | None = None, unit: str = "", description: str = ""
+    ) -> api.ObservableGauge:
         """Create a gauge that is asked for its value."""
         return self._observable(_ObservableGauge, name, "gauge", callbacks, unit, description)
 
-    def _observable(self, kind: type[Any], name: str, metric: MetricKind, callbacks: Sequence[Any] | None, unit: str, description: str) -> Any:
-        family = (values.text(name, 255), metric, values.text(unit or "", 63), values.text(description or ""), self._scope)
+    def _observable(
+        self,
+        kind: type[Any],
+        name: str,
+        metric: MetricKind,
+        callbacks: Sequence[Any] | None,
+        unit: str,
+        description: str,
+    ) -> Any:
+        family = (
+            values.text(name, 255),
+            metric,
+            values.text(unit or "", 63),
+            values.text(description or ""),
+            self._scope,
+        )
         instrument = kind(name, callbacks, unit=unit, description=description)
         if len(self._registry.callbacks) < metrics.METRICS:
             self._registry.callbacks.append(_Observation(self._registry, family, tuple(callbacks or ())).collect)
@@ -107,7 +151,7 @@ def _default_bounds(unit: str) -> Sequence[float]:
 class _Synchronous:
     """Finds the cell of an attribute set."""
 
-    def __init__(self, instrument: Instrument, absorbed: bool) -> None:  # noqa: FBT001
+    def __init__(self, instrument: Instrument, absorbed: bool) -> None:
         self._instrument = instrument
         self._absorbed = absorbed
 
@@ -128,7 +172,9 @@ def _find(instrument: Instrument, attributes: Mapping[str, Any]) -> Any:
     if found is not None:
         return found
     labels = {
-        values.text(name, 255): value if type(value) in _KINDS and type(value) is not str else values.plain(value, metrics.LABEL_LENGTH)
+        values.text(name, 255): value
+        if type(value) in _KINDS and type(value) is not str
+        else values.plain(value, metrics.LABEL_LENGTH)
         for name, value in attributes.items()
     }
     return instrument.cell(frozenset(labels.items()), labels)
@@ -172,7 +218,9 @@ class _Gauge(_Synchronous, api._Gauge):
 
 
 class _Histogram(_Synchronous, api.Histogram):
-    def record(self, amount: float, attributes: Mapping[str, Any] | None = None, context: Context | None = None) -> None:
+    def record(
+        self, amount: float, attributes: Mapping[str, Any] | None = None, context: Context | None = None
+    ) -> None:
         """Add one measurement."""
         del context
         amount = self._number(amount)
@@ -185,24 +233,35 @@ class _Histogram(_Synchronous, api.Histogram):
 
 
 class _ObservableCounter(api.ObservableCounter):
-    def __init__(self, name: str, callbacks: Sequence[Any] | None = None, unit: str = "", description: str = "") -> None:
+    def __init__(
+        self, name: str, callbacks: Sequence[Any] | None = None, unit: str = "", description: str = ""
+    ) -> None:
         """Hold nothing: the registry asks the callbacks."""
 
 
 class _ObservableUpDownCounter(api.ObservableUpDownCounter):
-    def __init__(self, name: str, callbacks: Sequence[Any] | None = None, unit: str = "", description: str = "") -> None:
+    def __init__(
+        self, name: str, callbacks: Sequence[Any] | None = None, unit: str = "", description: str = ""
+    ) -> None:
         """Hold nothing: the registry asks the callbacks."""
 
 
 class _ObservableGauge(api.ObservableGauge):
-    def __init__(self, name: str, callbacks: Sequence[Any] | None = None, unit: str = "", description: str = "") -> None:
+    def __init__(
+        self, name: str, callbacks: Sequence[Any] | None = None, unit: str = "", description: str = ""
+    ) -> None:
         """Hold nothing: the registry asks the callbacks."""
 
 
 class _Observation:
-    """Asks the callbacks of one observable instrument, each guarded; generators are sent the options, as the API says."""
+    """Asks the callbacks of one observable instrument, each guarded.
 
-    def __init__(self, registry: Registry, family: tuple[str, MetricKind, str, str, Scope], callbacks: tuple[Any, ...]) -> None:
+    Generators are sent the options, as the API says.
+    """
+
+    def __init__(
+        self, registry: Registry, family: tuple[str, MetricKind, str, str, Scope], callbacks: tuple[Any, ...]
+    ) -> None:
         self._registry = registry
         self._family = family
         self._asks: list[Callable[[], Iterable[Any]]] = [_asker(callback) for callback in callbacks]
@@ -216,12 +275,25 @@ class _Observation:
                 if point is not None and len(points) < metrics.SERIES:
                     points[frozenset(point.labels.items())] = point
         if points:
-            yield Family(name, kind, list(points.values()), unit, description, scope, (), self._registry.start, self._registry.wall())
+            yield Family(
+                name,
+                kind,
+                list(points.values()),
+                unit,
+                description,
+                scope,
+                (),
+                self._registry.start,
+                self._registry.wall(),
+            )
 
 
 def _point(observation: Any) -> Point | None:
     value = metrics.number(observation.value) if type(observation.value) not in (int, float) else observation.value
-    labels = {values.text(name, 255): values.plain(item, metrics.LABEL_LENGTH) for name, item in (observation.attributes or {}).items()}
+    labels = {
+        values.text(name, 255): values.plain(item, metrics.LABEL_LENGTH)
+        for name, item in (observation.attributes or {}).items()
+    }
     return Point(labels, value) if value == value else None  # noqa: PLR0124
 
 

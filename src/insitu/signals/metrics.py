@@ -3,8 +3,8 @@
     orders = insitu.counter("orders", labels=("plan",))
     orders.add(1, plan="pro")
 
-An instrument holds one cell for each label set, at most SERIES of them. What comes after goes into one overflow series, so the total
-stays exact.
+An instrument holds one cell for each label set, at most SERIES of them. What comes after goes into one overflow
+series, so the total stays exact.
 """
 
 from __future__ import annotations
@@ -30,7 +30,23 @@ OVERFLOW: Final = {"otel.metric.overflow": True}
 """The attribute set of the overflow series, as in OpenTelemetry's metrics SDK specification, "Cardinality limits"."""
 DURATION_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 """Seconds; the advice of OpenTelemetry's HTTP semantic conventions."""
-DEFAULT_BOUNDS: Final = (0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1_000.0, 2_500.0, 5_000.0, 7_500.0, 10_000.0)
+DEFAULT_BOUNDS: Final = (
+    0.0,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    75.0,
+    100.0,
+    250.0,
+    500.0,
+    750.0,
+    1_000.0,
+    2_500.0,
+    5_000.0,
+    7_500.0,
+    10_000.0,
+)
 OWN: Final = Scope("insitu")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-/:]{0,254}")
 _NUMBERS: Final = frozenset((int, float))
@@ -75,7 +91,9 @@ class HistogramCell:
 
     def point(self) -> Point:
         """Return the distribution now."""
-        return Point(self.labels, self.value, tuple(self.buckets), tuple(self.exemplars) if self.exemplars is not None else ())
+        return Point(
+            self.labels, self.value, tuple(self.buckets), tuple(self.exemplars) if self.exemplars is not None else ()
+        )
 
 
 class Instrument:
@@ -90,7 +108,16 @@ class Instrument:
     """
 
     def __init__(
-        self, registry: Registry, name: str, kind: MetricKind, unit: str, description: str, *, labels: tuple[str, ...] | None, bounds: Sequence[float], scope: Scope
+        self,
+        registry: Registry,
+        name: str,
+        kind: MetricKind,
+        unit: str,
+        description: str,
+        *,
+        labels: tuple[str, ...] | None,
+        bounds: Sequence[float],
+        scope: Scope,
     ) -> None:
         self.registry = registry
         self.name, self.kind, self.unit, self.help = name, kind, unit, description
@@ -107,7 +134,12 @@ class Instrument:
             if found is not None:
                 return found
             if len(self.cells) >= SERIES:
-                guard.warn(f"series {self.name}", "insitu: metric %s has %d label sets; further ones go into its overflow series", self.name, SERIES)
+                guard.warn(
+                    f"series {self.name}",
+                    "insitu: metric %s has %d label sets; further ones go into its overflow series",
+                    self.name,
+                    SERIES,
+                )
                 key, labels = None, OVERFLOW
                 found = self.cells.get(None)
                 if found is not None:
@@ -120,11 +152,24 @@ class Instrument:
         """Return all series now."""
         with self.lock:
             points = [cell.point() for cell in self.cells.values()]
-        return Family(self.name, self.kind, points, self.unit, self.help, self.scope, self.bounds if self.kind == "histogram" else (), start, now)
+        return Family(
+            self.name,
+            self.kind,
+            points,
+            self.unit,
+            self.help,
+            self.scope,
+            self.bounds if self.kind == "histogram" else (),
+            start,
+            now,
+        )
 
 
 class Registry:
-    """All instruments of this process, and a collector of their values. One lock guards every cell: it is held across a fork and is reentrant for signal handlers."""
+    """All instruments of this process, and a collector of their values.
+
+    One lock guards every cell: it is held across a fork and is reentrant for signal handlers.
+    """
 
     def __init__(self) -> None:
         self.on = False
@@ -145,7 +190,10 @@ class Registry:
         bounds: Sequence[float] = DEFAULT_BOUNDS,
         scope: Scope = OWN,
     ) -> Instrument:
-        """Return the instrument of this name, made when it is new. A second declaration that disagrees warns, and the first one stays."""
+        """Return the instrument of this name, made when it is new.
+
+        A second declaration that disagrees warns, and the first one stays.
+        """
         with self.lock:
             found = self.instruments.get((name, scope))
             if found is None:
@@ -156,7 +204,13 @@ class Registry:
                 self.instruments[name, scope] = made
                 return made
         if (found.kind, found.labels) != (kind, labels):
-            guard.warn(f"metric {name}", "insitu: metric %s is already declared as a %s with labels %s; that declaration stays", name, found.kind, found.labels)
+            guard.warn(
+                f"metric {name}",
+                "insitu: metric %s is already declared as a %s with labels %s; that declaration stays",
+                name,
+                found.kind,
+                found.labels,
+            )
         return found
 
     def collect(self) -> list[Family]:
@@ -210,7 +264,13 @@ class Handle:
         unknown = [name for name in labels if name not in self._names]
         if unknown:
             name = self._instrument.name
-            guard.warn(f"labels {name}", "insitu: metric %s has no label %s; declare it: labels=(..., %r)", name, unknown[0], unknown[0])
+            guard.warn(
+                f"labels {name}",
+                "insitu: metric %s has no label %s; declare it: labels=(..., %r)",
+                name,
+                unknown[0],
+                unknown[0],
+            )
         return tuple([labels.get(name, "") for name in self._names])
 
 
@@ -235,7 +295,12 @@ class Counter(Handle):
         if type(amount) not in _NUMBERS:
             amount = number(amount)
         if not amount >= 0:
-            guard.warn(f"negative {instrument.name}", "insitu: counter %s cannot take %s; use updown for what also falls", instrument.name, amount)
+            guard.warn(
+                f"negative {instrument.name}",
+                "insitu: counter %s cannot take %s; use updown for what also falls",
+                instrument.name,
+                amount,
+            )
             return
         cell = self._cell(labels)
         with instrument.lock:
@@ -305,7 +370,7 @@ def exemplar(amount: float) -> Exemplar | None:
 
 def number(value: object) -> float:
     """Return a number for anything; NaN where there is none, and then nothing is counted."""
-    return guard.call("metrics.number", float, value, default=float("nan"))  # type: ignore[arg-type, no-any-return]
+    return guard.call("metrics.number", float, value, default=float("nan"))
 
 
 def counter(name: str, *, labels: Sequence[str] = (), unit: str = "", help: str = "") -> Counter:  # noqa: A002 the field's word
@@ -331,22 +396,48 @@ def gauge(name: str, *, labels: Sequence[str] = (), unit: str = "", help: str = 
     return Gauge(_declare(name, "gauge", labels, unit, help))
 
 
-def histogram(name: str, *, labels: Sequence[str] = (), unit: str = "", help: str = "", bounds: Sequence[float] | None = None) -> Histogram:  # noqa: A002
+def histogram(
+    name: str, *, labels: Sequence[str] = (), unit: str = "", help: str = "", bounds: Sequence[float] | None = None
+) -> Histogram:
     """Declare a histogram. Arguments as for `counter`, and:
 
     Args:
         name, labels, unit, help: as for `counter`.
-        bounds: upper bounds of its buckets, rising; by default OpenTelemetry's for HTTP durations where the unit is `s`, else its general ones.
+        bounds: upper bounds of its buckets, rising; by default OpenTelemetry's for HTTP durations where the unit is
+            `s`, else its general ones.
 
     """
-    chosen = guard.call("histogram.bounds", lambda: tuple(sorted({float(bound) for bound in bounds})) if bounds else None)
-    return Histogram(_declare(name, "histogram", labels, unit, help, chosen or (DURATION_BOUNDS if unit == "s" else DEFAULT_BOUNDS)))
+    chosen = guard.call(
+        "histogram.bounds", lambda: tuple(sorted({float(bound) for bound in bounds})) if bounds else None
+    )
+    return Histogram(
+        _declare(name, "histogram", labels, unit, help, chosen or (DURATION_BOUNDS if unit == "s" else DEFAULT_BOUNDS))
+    )
 
 
-def _declare(name: str, kind: MetricKind, labels: Sequence[str], unit: str, description: str, bounds: Sequence[float] = DEFAULT_BOUNDS) -> Instrument:
+def _declare(
+    name: str,
+    kind: MetricKind,
+    labels: Sequence[str],
+    unit: str,
+    description: str,
+    bounds: Sequence[float] = DEFAULT_BOUNDS,
+) -> Instrument:
     given = values.text(name, 255)
-    checked = given if _NAME.fullmatch(given) else re.sub(r"[^A-Za-z0-9_.\-/:]", "_", f"_{given}" if not given[:1].isalpha() else given)
+    checked = (
+        given
+        if _NAME.fullmatch(given)
+        else re.sub(r"[^A-Za-z0-9_.\-/:]", "_", f"_{given}" if not given[:1].isalpha() else given)
+    )
     if checked != given:
-        guard.warn(f"metric {given}", "insitu: %r is no metric name, %s is used; letters, digits, _ . - / are", given, checked)
-    names = guard.call("metrics.labels", lambda: tuple(values.text(label, LABEL_LENGTH) for label in ((labels,) if isinstance(labels, str) else labels)), default=())
-    return registry.instrument(checked, kind, values.text(unit, 63), values.text(description), labels=names, bounds=bounds)
+        guard.warn(
+            f"metric {given}", "insitu: %r is no metric name, %s is used; letters, digits, _ . - / are", given, checked
+        )
+    names = guard.call(
+        "metrics.labels",
+        lambda: tuple(values.text(label, LABEL_LENGTH) for label in ((labels,) if isinstance(labels, str) else labels)),
+        default=(),
+    )
+    return registry.instrument(
+        checked, kind, values.text(unit, 63), values.text(description), labels=names, bounds=bounds
+    )

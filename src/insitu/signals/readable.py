@@ -60,7 +60,12 @@ def _event(event: SpanEvent) -> Event:
 
 def _link(link: Any) -> Link:
     state = context.tracestate(link.state)
-    return Link(SpanContext(link.trace_id, link.span_id, is_remote=False, trace_flags=TraceFlags(link.flags), trace_state=state), link.attributes)
+    return Link(
+        SpanContext(
+            link.trace_id, link.span_id, is_remote=False, trace_flags=TraceFlags(link.flags), trace_state=state
+        ),
+        link.attributes,
+    )
 
 
 class JoinedProcessor(SpanProcessor):
@@ -78,7 +83,18 @@ class JoinedProcessor(SpanProcessor):
         trace = LocalTrace(self._provider, ids.trace_id, int(ids.trace_flags), ids.trace_state.to_header(), start, 0)
         own = {values.text(key): values.plain(value) for key, value in (span.attributes or {}).items()}
         source = Scope(scope.name, scope.version or "", scope.schema_url or "") if scope is not None else Scope("")
-        made = Span(span.name, span.kind, trace, ids.span_id, parent.span_id if parent else 0, start, own, source, True, bool(parent and parent.is_remote))  # noqa: FBT003
+        made = Span(
+            span.name,
+            span.kind,
+            trace,
+            ids.span_id,
+            parent.span_id if parent else 0,
+            start,
+            own,
+            source,
+            True,
+            bool(parent and parent.is_remote),
+        )
         made.status_code, made.status_text = _STATUS[span.status.status_code], span.status.description or ""
         made.events = [SpanEvent(event.name, event.timestamp, dict(event.attributes or {})) for event in span.events]
         made.end_time = max(start, end)

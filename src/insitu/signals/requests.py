@@ -6,7 +6,8 @@ An adapter turns its framework's events into three calls:
     with span: ...                      # an exception that passes through is noted by fail(span, error)
     requests.finish(span, route)        # the response is out
 
-Everything that can wait (attribute dicts, decoding, histograms) is done later, on the worker, from the raw values kept here.
+Everything that can wait (attribute dicts, decoding, histograms) is done later, on the worker, from the raw values
+kept here.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from opentelemetry.context import Context as OtelContext
 from opentelemetry.trace import SpanKind
 
 from insitu.core import clock as clocks
@@ -45,7 +47,10 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 def known_methods() -> frozenset[str]:
-    """Return the methods kept by name; others are `_OTHER` (HTTP conventions, OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS)."""
+    """Return the methods kept by name.
+
+    Others are `_OTHER` (HTTP conventions, OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS).
+    """
     listed = os.environ.get("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS") or _DEFAULT_METHODS
     return frozenset(method.strip() for method in listed.split(","))
 
@@ -56,7 +61,7 @@ class ServerSpan(Span):
     Attributes:
         method: the method as counted; `original` is how it came.
         scheme, path, query, version, host, agent, client, server: as the server gave them (bytes stay bytes).
-        status: response status code, 0 while there is none.
+        response_status: response status code, 0 while there is none.
         route: the route's template, "" when nothing matched.
         request_size, response_size: bytes of the bodies; -1 when not known.
         error_type: `error.type`, "" when all went well.
@@ -74,22 +79,42 @@ class ServerSpan(Span):
         "query",
         "request_size",
         "response_size",
+        "response_status",
         "route",
         "scheme",
         "server",
         "settled",
-        "status",
         "token",
         "version",
     )
     counts_request: Final = True
+
+    agent: bytes
+    client: Sequence[Any] | None
+    error_type: str
+    host: bytes
+    method: str
+    original: str
+    path: str | bytes
+    query: bytes
+    request_size: int
+    response_size: int
+    response_status: int
+    route: str
+    scheme: str
+    server: Sequence[Any] | None
+    settled: bool
+    token: Token[Context]
+    version: str
 
     @property
     def attributes(self) -> Attributes:
         """All attributes so far."""
         return dict(self.own or {}) if self.settled else {**self.facts(), **(self.own or {})}
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         """Note the exception that leaves the application; the request ends by `Requests.finish`."""
         if error is not None:
             fail(self, error)
@@ -103,7 +128,11 @@ class ServerSpan(Span):
 
     def facts(self) -> Attributes:
         """Return the request as attributes of the stable HTTP semantic conventions."""
-        facts: Attributes = {"http.request.method": self.method, "url.scheme": self.scheme, "url.path": _text(self.path)}
+        facts: Attributes = {
+            "http.request.method": self.method,
+            "url.scheme": self.scheme,
+            "url.path": _text(self.path),
+        }
         if self.method == "_OTHER":
             facts["http.request.method_original"] = self.original
         if self.query:
@@ -118,8 +147,8 @@ class ServerSpan(Span):
             facts["user_agent.original"] = _text(self.agent)
         if self.route:
             facts["http.route"] = self.route
-        if self.status:
-            facts["http.response.status_code"] = self.status
+        if self.response_status:
+            facts["http.response.status_code"] = self.response_status
         if self.error_type:
             facts["error.type"] = self.error_type
         return facts
@@ -190,13 +219,34 @@ class Requests:
         self._excluded: re.Pattern[str] | None = None
         self._series: dict[tuple[Any, ...], _Series] = {}
         self._instruments = (
-            metrics.instrument("http.server.request.duration", "histogram", "s", "Duration of HTTP server requests.", bounds=DURATION_BOUNDS),
-            metrics.instrument("http.server.request.body.size", "histogram", "By", "Size of HTTP server request bodies.", bounds=SIZE_BOUNDS),
-            metrics.instrument("http.server.response.body.size", "histogram", "By", "Size of HTTP server response bodies.", bounds=SIZE_BOUNDS),
+            metrics.instrument(
+                "http.server.request.duration",
+                "histogram",
+                "s",
+                "Duration of HTTP server requests.",
+                bounds=DURATION_BOUNDS,
+            ),
+            metrics.instrument(
+                "http.server.request.body.size",
+                "histogram",
+                "By",
+                "Size of HTTP server request bodies.",
+                bounds=SIZE_BOUNDS,
+            ),
+            metrics.instrument(
+                "http.server.response.body.size",
+                "histogram",
+                "By",
+                "Size of HTTP server response bodies.",
+                bounds=SIZE_BOUNDS,
+            ),
         )
 
     def configure(self, exclude: Iterable[str]) -> None:
-        """Take routes out of every signal. A pattern is a path or a route template; `*` stands for anything, `{name}` for one segment."""
+        """Take routes out of every signal.
+
+        A pattern is a path or a route template; `*` stands for anything, `{name}` for one segment.
+        """
         patterns = [re.sub(r"\\{[^/]*\\}", "[^/]+", re.escape(pattern)).replace(r"\*", ".*") for pattern in exclude]
         self._excluded = re.compile("|".join(patterns)) if patterns else None
         self._methods = known_methods()
@@ -216,7 +266,7 @@ class Requests:
         trace.recording = trace.sampled = False
         hidden = dict(context.current())
         hidden[context.SPAN_KEY], hidden[context.SUPPRESS_KEY] = silent(trace), True
-        return context.attach(context.Context(hidden))
+        return context.attach(OtelContext(hidden))
 
     def begin(
         self,
@@ -250,11 +300,22 @@ class Requests:
         else:
             trace, added = tracing.begin((*above, True), method, SERVER, None)
             parent_id, remote = above[1], True
-        span = ServerSpan(method if method != "_OTHER" else "HTTP", SERVER, trace, clocks.random_bits(64) or 1, parent_id, trace.since, None, OWN, True, remote)  # noqa: FBT003
+        span = ServerSpan(
+            method if method != "_OTHER" else "HTTP",
+            SERVER,
+            trace,
+            clocks.random_bits(64) or 1,
+            parent_id,
+            trace.since,
+            None,
+            OWN,
+            True,
+            remote,
+        )
         span.original = kind
         span.method, span.scheme, span.path, span.query, span.version = method, scheme, path, query, version
         span.host, span.agent, span.client, span.server, span.request_size = host, agent, client, server, request_size
-        span.status, span.response_size, span.route, span.error_type, span.settled = 0, 0, "", "", False
+        span.response_status, span.response_size, span.route, span.error_type, span.settled = 0, 0, "", "", False
         trace.weight = len(path) + len(query) + len(agent)
         self.active[span.span_id] = span
         if added:
@@ -267,15 +328,18 @@ class Requests:
         return span
 
     def finish(self, span: ServerSpan, route: str) -> None:
-        """End the request: the last byte of the body is out, or the application has returned. Only the first call counts."""
+        """End the request: the last byte of the body is out, or the application has returned.
+
+        Only the first call counts.
+        """
         if self.active.pop(span.span_id, None) is None:
             return
         tracing = self._tracing
         began = tracing.monotonic()
         trace = span.trace
         span.route = route
-        if span.status >= _SERVER_ERROR and not span.error_type:
-            span.error_type = str(span.status)
+        if span.response_status >= _SERVER_ERROR and not span.error_type:
+            span.error_type = str(span.response_status)
         if span.error_type and span.status_code == Unset:
             span.status_code = Error
         if route and span.name == span.method:
@@ -303,7 +367,7 @@ class Requests:
         span = trace.spans[-1] if trace.spans else None
         if type(span) is not ServerSpan or span.method == "WS":
             return
-        key = (span.method, span.scheme, span.route, span.status, span.version, span.error_type)
+        key = (span.method, span.scheme, span.route, span.response_status, span.version, span.error_type)
         series = self._series.get(key)
         if series is None:
             series = self._new_series(key)
@@ -316,7 +380,14 @@ class Requests:
             series.response.record(span.response_size)
 
     def _new_series(self, key: tuple[Any, ...]) -> _Series:
-        names = ("http.request.method", "url.scheme", "http.route", "http.response.status_code", "network.protocol.version", "error.type")
+        names = (
+            "http.request.method",
+            "url.scheme",
+            "http.route",
+            "http.response.status_code",
+            "network.protocol.version",
+            "error.type",
+        )
         made = _Series({name: value for name, value in zip(names, key, strict=True) if value}, self._instruments)
         if made.duration.labels is not OVERFLOW:
             self._series[key] = made
@@ -329,11 +400,15 @@ class Requests:
             if span.method != "WS":
                 key = (span.method, span.scheme)
                 counts[key] = counts.get(key, 0) + 1
-        points = [Point({"http.request.method": method, "url.scheme": scheme}, number) for (method, scheme), number in counts.items()]
-        yield Family("http.server.active_requests", "updown", points, "{request}", "Number of active HTTP server requests.")
+        points = [
+            Point({"http.request.method": method, "url.scheme": scheme}, number)
+            for (method, scheme), number in counts.items()
+        ]
+        yield Family(
+            "http.server.active_requests", "updown", points, "{request}", "Number of active HTTP server requests."
+        )
 
     def reset(self) -> None:
         """Forget the parent's requests: in a forked child."""
         self.active.clear()
         self._series.clear()
-

@@ -78,7 +78,7 @@ class _Share:
         self.last: dict[str, float] | None = None
 
     def of(self, seconds: dict[str, float], available: float | None = None) -> dict[str, float]:
-        """Return fractions by mode, nothing at the first reading; of the sum where `available` seconds are not given."""
+        """Return fractions by mode, of the `available` seconds or else of the sum; nothing at the first reading."""
         last, self.last = self.last, seconds
         if last is None:
             return {}
@@ -394,15 +394,17 @@ class _Sampled:
         self.due = 0
         self.families: list[Family] = []
 
-    def sample(self, clock: Clock) -> None:
+    def sample(self, clock: Clock) -> bool:
+        """Read the group if its interval is over; return whether it was."""
         now = clock.monotonic()
         if self.due and now < self.due:
-            return
+            return False
         self.due = now + 1_000_000_000  # at least, in case of a failure
         if self.group is None:
             self.group = self.make()
         self.due = now + int(self.group.interval * 1e9)
         self.families = self.group.sample(clock.wall())
+        return True
 
 
 class Resources:
@@ -417,6 +419,7 @@ class Resources:
 
     def __init__(self, clock: Clock, report: Report, store_path: str | os.PathLike[str] | None = None) -> None:
         self.clock = clock
+        self.begun = False
         self.loops = EventLoopMonitor(clock, report)
         self.garbage = GarbageCollection(clock)
         self.groups = [
@@ -432,9 +435,14 @@ class Resources:
         return [family for group in list(self.groups) for family in group.families] + self.loops.collect()
 
     def sample(self) -> None:
-        """Read every group whose interval is over; for the worker, about once a second."""
+        """Read what is due: at first everything, later one group a call, so that no call holds the GIL for long.
+
+        For the worker, about once a second.
+        """
         for group in self.groups:
-            guard.call("signals.resources", group.sample, self.clock)
+            if guard.call("signals.resources", group.sample, self.clock, default=False) and self.begun:
+                return
+        self.begun = True
 
     def watch(self) -> None:
         """Look for blocked event loops; for the worker, every quarter to half of a second."""
@@ -446,6 +454,7 @@ class Resources:
 
     def reset(self) -> None:
         """Start over in a forked child."""
+        self.begun = False
         self.garbage.reset()
         self.loops.reset()
         for group in self.groups:

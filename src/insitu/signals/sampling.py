@@ -43,7 +43,9 @@ class Ratio:
         self._bound = round(share * (LOW_64_BITS + 1))
         self._parent_based = parent_based
 
-    def decide(self, trace_id: int, parent: tuple[int, int, int, str] | None, name: str, kind: SpanKind, attributes: Any) -> Decision:
+    def decide(
+        self, trace_id: int, parent: tuple[int, int, int, str] | None, name: str, kind: SpanKind, attributes: Any
+    ) -> Decision:
         """Return the decision for a local root; `parent` is (trace id, span id, flags, tracestate) of a remote one."""
         del name, kind, attributes
         if parent is not None and self._parent_based:
@@ -59,14 +61,24 @@ class Custom:
     def __init__(self, sampler: Any) -> None:
         self._sampler = sampler
 
-    def decide(self, trace_id: int, parent: tuple[int, int, int, str] | None, name: str, kind: SpanKind, attributes: Any) -> Decision:
+    def decide(
+        self, trace_id: int, parent: tuple[int, int, int, str] | None, name: str, kind: SpanKind, attributes: Any
+    ) -> Decision:
         """Ask the user's sampler."""
-        return guard.call("sampler", self._ask, trace_id, parent, name, kind, attributes, default=_SAMPLED)  # type: ignore[no-any-return]
+        return guard.call("sampler", self._ask, trace_id, parent, name, kind, attributes, default=_SAMPLED)
 
-    def _ask(self, trace_id: int, parent: tuple[int, int, int, str] | None, name: str, kind: SpanKind, attributes: Any) -> Decision:
+    def _ask(
+        self, trace_id: int, parent: tuple[int, int, int, str] | None, name: str, kind: SpanKind, attributes: Any
+    ) -> Decision:
         above = None
         if parent is not None:
-            remote = SpanContext(parent[0], parent[1], is_remote=True, trace_flags=TraceFlags(parent[2]), trace_state=tracestate(parent[3]))
+            remote = SpanContext(
+                parent[0],
+                parent[1],
+                is_remote=True,
+                trace_flags=TraceFlags(parent[2]),
+                trace_state=tracestate(parent[3]),
+            )
             above = set_span_in_context(NonRecordingSpan(remote))
         result = self._sampler.should_sample(above, trace_id, name, kind, attributes, ())
         state = result.trace_state.to_header() if result.trace_state is not None else None
@@ -101,7 +113,12 @@ def from_names(name: str, argument: str, load: Callable[[str], Any]) -> Sampler 
     factory = load(name)
     made = guard.call("sampler", factory, argument) if factory is not None else None
     if made is None:
-        guard.warn("sampler", "insitu: OTEL_TRACES_SAMPLER=%s is not known; use one of %s. Everything is sampled.", name, ", ".join(_BY_NAME))
+        guard.warn(
+            "sampler",
+            "insitu: OTEL_TRACES_SAMPLER=%s is not known; use one of %s. Everything is sampled.",
+            name,
+            ", ".join(_BY_NAME),
+        )
         return None
     return Custom(made)
 
@@ -112,6 +129,10 @@ def _share(argument: str) -> float:
     except ValueError:
         share = -1.0
     if not 0.0 <= share <= 1.0:
-        guard.warn("sampler", "insitu: OTEL_TRACES_SAMPLER_ARG=%s is not a number from 0 to 1. Everything is sampled.", argument or "(empty)")
+        guard.warn(
+            "sampler",
+            "insitu: OTEL_TRACES_SAMPLER_ARG=%s is not a number from 0 to 1. Everything is sampled.",
+            argument or "(empty)",
+        )
         return 1.0
     return share

@@ -1,4 +1,8 @@
-"""The span: OpenTelemetry's interface over a slots object that takes plain values as they are and leaves all cleaning to the worker."""
+"""The span.
+
+OpenTelemetry's interface over a slots object that takes plain values as they are and leaves all cleaning to the
+worker.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +32,15 @@ ATTRIBUTES, EVENTS, LINKS = range(3)
 
 
 class Span(SpanRecord):
-    """A span that records. Made by `signals.tracing`; methods are OpenTelemetry's, and `set` takes attributes by keyword."""
+    """A span that records.
+
+    Made by `signals.tracing`; methods are OpenTelemetry's, and `set` takes attributes by keyword.
+    """
 
     __slots__ = ("_context",)
 
-    # ruff: noqa: PLR0913 the fields of a span; a keyword each would cost more than the span
+    _context: SpanContext | None
+
     def __init__(
         self,
         name: str,
@@ -43,8 +51,8 @@ class Span(SpanRecord):
         start_time: int,
         own: Attributes | None,
         scope: Scope,
-        local_root: bool,  # noqa: FBT001
-        parent_remote: bool = False,  # noqa: FBT001, FBT002
+        local_root: bool,
+        parent_remote: bool = False,
     ) -> None:
         self.name = name
         self.kind = kind
@@ -69,7 +77,10 @@ class Span(SpanRecord):
         return self
 
     def set_attribute(self, key: str, value: Any) -> None:
-        """Set one attribute. Values that are not str, bytes, bool, int, float or sequences of these are rendered as text; None is left out."""
+        """Set one attribute.
+
+        Values that are not str, bytes, bool, int, float or sequences of these are rendered as text; None is left out.
+        """
         trace = self.trace
         if self.end_time or not trace.recording or value is None:
             return
@@ -103,7 +114,9 @@ class Span(SpanRecord):
         """Add an event now, or at `timestamp` (wall nanoseconds). Beyond the limit the oldest is dropped."""
         self._event(name, attributes, timestamp, None)
 
-    def _event(self, name: str, attributes: Mapping[str, Any] | None, timestamp: int | None, error: ErrorRecord | None) -> None:
+    def _event(
+        self, name: str, attributes: Mapping[str, Any] | None, timestamp: int | None, error: ErrorRecord | None
+    ) -> None:
         trace = self.trace
         if self.end_time or not trace.recording:
             return
@@ -122,7 +135,11 @@ class Span(SpanRecord):
     def _plain(self, attributes: Mapping[str, Any]) -> Attributes:
         limits = self.trace.owner.limits
         items = list(attributes.items())[: limits.attributes]
-        return {values.text(key, SMALL): values.plain(value, limits.value_length) for key, value in items if value is not None}
+        return {
+            values.text(key, SMALL): values.plain(value, limits.value_length)
+            for key, value in items
+            if value is not None
+        }
 
     def add_link(self, context: SpanContext, attributes: Mapping[str, Any] | None = None) -> None:
         """Add a link to another span."""
@@ -132,7 +149,9 @@ class Span(SpanRecord):
         if self.end_time or not self.trace.recording:
             return
         state = context.trace_state.to_header() if context.trace_state else ""
-        link = SpanLink(context.trace_id, context.span_id, int(context.trace_flags), state, self._plain(attributes or {}))
+        link = SpanLink(
+            context.trace_id, context.span_id, int(context.trace_flags), state, self._plain(attributes or {})
+        )
         links = self.links
         if links is None:
             links = self.links = []
@@ -153,18 +172,26 @@ class Span(SpanRecord):
             self.name = values.text(name, SMALL)
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
-        """Set the status. OK is final, and UNSET never replaces another (OpenTelemetry tracing specification, Set Status)."""
+        """Set the status.
+
+        OK is final, and UNSET never replaces another (OpenTelemetry tracing specification, Set Status).
+        """
         if isinstance(status, Status):
             code, text = status.status_code, status.description
         else:
             code, text = status, description
-        if not isinstance(code, StatusCode) or self.end_time or self.status_code == Ok or code is StatusCode.UNSET:
+        # The type checker trusts the annotation; callers do not always.
+        if type(code) is not StatusCode or self.end_time or self.status_code == Ok or code is StatusCode.UNSET:
             return
         self.status_code = Ok if code is StatusCode.OK else Error
         self.status_text = values.text(text, errors.MESSAGE) if text and code is StatusCode.ERROR else ""
 
     def record_exception(
-        self, exception: BaseException, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None, escaped: bool = False # noqa: FBT001, FBT002
+        self,
+        exception: BaseException,
+        attributes: Mapping[str, Any] | None = None,
+        timestamp: int | None = None,
+        escaped: bool = False,
     ) -> ErrorRecord:
         """Add an `exception` event and an error record; the text is formatted later, on the worker."""
         del escaped  # deprecated by the semantic conventions: an exception's escaping shows in the status
@@ -174,11 +201,14 @@ class Span(SpanRecord):
             return record
         record.timestamp = trace.monotonic() + trace.offset
         record.trace_id, record.span_id, record.attributes = trace.trace_id, self.span_id, trace.bound
-        if trace.errors is None:
-            trace.errors = {}
-        if len(trace.errors) < PARTIAL_SPANS:
+        weight = errors.weight(record)
+        if trace.closed:
+            trace.owner.put(record, weight)  # the trace has left: the error travels alone
+        elif trace.errors is None:
+            trace.errors = {id(exception): record}
+        elif len(trace.errors) < PARTIAL_SPANS:
             trace.errors[id(exception)] = record
-        trace.weight += errors.weight(record)
+        trace.weight += weight
         self._event("exception", attributes, timestamp, record)
         return record
 
@@ -209,11 +239,14 @@ class Span(SpanRecord):
         owner = trace.owner
         if owner.processors and trace.recording:
             owner.on_end(self)
+        if trace.closed:
+            owner.ship(trace.alone(self))
+            return
         trace.spans.append(self)
         if self.local_root:
             trace.closed = True
             owner.ship(trace)
-        elif trace.closed or len(trace.spans) >= PARTIAL_SPANS or now - trace.since > PARTIAL_NANOSECONDS:
+        elif len(trace.spans) >= PARTIAL_SPANS or now - trace.since > PARTIAL_NANOSECONDS:
             trace.since = now
             owner.ship(trace.split())
 
@@ -227,7 +260,13 @@ class Span(SpanRecord):
         """Return the ids, as OpenTelemetry's object; made when first asked for."""
         if self._context is None:
             trace = self.trace
-            self._context = SpanContext(trace.trace_id, self.span_id, is_remote=False, trace_flags=TraceFlags(trace.flags), trace_state=tracestate(trace.state))
+            self._context = SpanContext(
+                trace.trace_id,
+                self.span_id,
+                is_remote=False,
+                trace_flags=TraceFlags(trace.flags),
+                trace_state=tracestate(trace.state),
+            )
         return self._context
 
     @property
@@ -241,7 +280,13 @@ class Span(SpanRecord):
         if not self.parent_id:
             return None
         trace = self.trace
-        return SpanContext(trace.trace_id, self.parent_id, is_remote=self.parent_remote, trace_flags=TraceFlags(trace.flags), trace_state=tracestate(trace.state))
+        return SpanContext(
+            trace.trace_id,
+            self.parent_id,
+            is_remote=self.parent_remote,
+            trace_flags=TraceFlags(trace.flags),
+            trace_state=tracestate(trace.state),
+        )
 
     @property
     def attributes(self) -> MappingProxyType[str, Any] | Attributes:
@@ -262,7 +307,9 @@ class Span(SpanRecord):
         """Return the span; OpenTelemetry's `start_span` does not make it current."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         """Record the exception, if any, and end the span."""
         if error is not None:
             self.fail(error)
@@ -287,7 +334,9 @@ class SilentSpan:
     def _nothing(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing."""
 
-    set_attribute = set_attributes = add_event = add_link = update_name = set_status = record_exception = fail = end = _nothing
+    set_attribute = set_attributes = add_event = add_link = update_name = set_status = record_exception = fail = end = (
+        _nothing
+    )
 
     def is_recording(self) -> bool:
         """Return False."""
@@ -301,11 +350,14 @@ class SilentSpan:
         """Return the span."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         """Do nothing."""
 
 
-# Virtual subclasses: deriving from the API's ABC would give each span a __dict__ and each isinstance of ours an ABC's price.
+# Virtual subclasses: deriving from the API's ABC would give each span a __dict__ and each isinstance of ours an
+# ABC's price.
 ApiSpan.register(Span)
 ApiSpan.register(SilentSpan)
 

@@ -1,7 +1,7 @@
 """Spans around the application's own work, and OpenTelemetry's TracerProvider and Tracer.
 
-    with insitu.span("load cart", tier="gold") as span:
-        span.set(items=3)
+with insitu.span("load cart", tier="gold") as span:
+    span.set(items=3)
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext, SpanKind, Tra
 
 from insitu.core import clock as clocks
 from insitu.core import context, guard, values
-from insitu.core.records import Error, LocalTrace, Scope
+from insitu.core.records import LocalTrace, Scope
 from insitu.signals import spans
 from insitu.signals.sampling import Ratio
 from insitu.signals.spans import SilentSpan, Span
@@ -58,7 +58,8 @@ class Limits:
 class TracerProvider(api.TracerProvider):
     """OpenTelemetry's provider, and the owner of every local trace of this process.
 
-    It exists from import on, does nothing until `attach`, and can be detached and attached again: tracers that were handed out stay valid.
+    It exists from import on, does nothing until `attach`, and can be detached and attached again: tracers that were
+    handed out stay valid.
     """
 
     def __init__(self) -> None:
@@ -70,14 +71,16 @@ class TracerProvider(api.TracerProvider):
         self.wall = clocks.SYSTEM.wall
         self.monotonic = clocks.SYSTEM.monotonic
         self._sdk_resource: Callable[[], SdkResource] | None = None
-        self._put: Callable[[Any, int], None]
+        self.put: Callable[[Any, int], None]
         self.hot: Callable[[int], None]
 
-    def attach(self, pipeline: Pipeline, sampler: Sampler, limits: Limits, sdk_resource: Callable[[], SdkResource]) -> None:
+    def attach(
+        self, pipeline: Pipeline, sampler: Sampler, limits: Limits, sdk_resource: Callable[[], SdkResource]
+    ) -> None:
         """Record from now on."""
         self.pipeline, self.sampler, self.limits, self._sdk_resource = pipeline, sampler, limits, sdk_resource
         self.wall, self.monotonic = pipeline.clock.wall, pipeline.clock.monotonic
-        self._put, self.hot = pipeline.put, pipeline.meter.hot
+        self.put, self.hot = pipeline.put, pipeline.meter.hot
         self.on = True
 
     def detach(self) -> None:
@@ -86,7 +89,9 @@ class TracerProvider(api.TracerProvider):
 
     # --- starting spans ---
 
-    def start(self, name: str, kind: SpanKind, own: Attributes | None, scope: Scope, parent: object, start_time: int = 0) -> Span | SilentSpan:
+    def start(
+        self, name: str, kind: SpanKind, own: Attributes | None, scope: Scope, parent: object, start_time: int = 0
+    ) -> Span | SilentSpan:
         """Start a span below `parent`, which is whatever the context holds as its current span.
 
         Args:
@@ -103,7 +108,9 @@ class TracerProvider(api.TracerProvider):
             if not trace.recording:
                 return silent(trace)
             now = trace.monotonic() + trace.offset
-            span = Span(name, kind, trace, clocks.random_bits(64) or 1, parent.span_id, start_time or now, own, scope, False)  # noqa: FBT003
+            span = Span(
+                name, kind, trace, clocks.random_bits(64) or 1, parent.span_id, start_time or now, own, scope, False
+            )
         elif isinstance(parent, SilentSpan) and parent.trace is not None:
             return parent
         else:
@@ -112,16 +119,26 @@ class TracerProvider(api.TracerProvider):
             if not trace.recording:
                 return silent(trace)
             parent_id, remote = (above[1], above[4]) if above is not None else (0, False)
-            span = Span(name, kind, trace, clocks.random_bits(64) or 1, parent_id, start_time or trace.since, own, scope, True, remote)  # noqa: FBT003
-            if added:
-                span.set_attributes(added)
+            span = Span(
+                name,
+                kind,
+                trace,
+                clocks.random_bits(64) or 1,
+                parent_id,
+                start_time or trace.since,
+                own,
+                scope,
+                True,
+                remote,
+            )
+            span.set_attributes(added)
         if self.processors:
             self.started(span)
         return span
 
     def begin(
         self, above: tuple[int, int, int, str, bool] | None, name: str, kind: SpanKind, own: Attributes | None
-    ) -> tuple[LocalTrace, Mapping[str, Any] | None]:
+    ) -> tuple[LocalTrace, Mapping[str, Any]]:
         """Begin a local trace below a remote parent or none; return it with what the sampler adds to its root."""
         trace_id = above[0] if above is not None else clocks.random_bits(128) or 1
         parent = above[:4] if above is not None else None
@@ -133,17 +150,20 @@ class TracerProvider(api.TracerProvider):
         trace.recording = decision.recording
         trace.metered = trace_id & METER_MASK == 0
         trace.bound = context.fields.get()
-        return trace, decision.attributes
+        return trace, decision.attributes or {}
 
     def ship(self, trace: LocalTrace) -> None:
         """Hand a finished record to the pipeline."""
         if self.on and trace.recording:
-            self._put(trace, trace.size())
+            self.put(trace, trace.size())
 
     # --- processors brought by the user ---
 
     def add_span_processor(self, span_processor: Any) -> None:
-        """Add an SDK SpanProcessor: `on_start` in the caller, `on_end` once for each span, both guarded; it sees unredacted values."""
+        """Add an SDK SpanProcessor: `on_start` in the caller, `on_end` once for each span, both guarded.
+
+        It sees unredacted values.
+        """
         self.processors = (*self.processors, span_processor)
 
     def started(self, span: Span) -> None:
@@ -162,7 +182,10 @@ class TracerProvider(api.TracerProvider):
         return self.readable(span, self.sdk_resource())
 
     readable: Callable[[Span, Any], object]
-    """Makes the SDK's ReadableSpan; set by the runtime, because the SDK is only imported where somebody brings a processor."""
+    """Makes the SDK's ReadableSpan.
+
+    Set by the runtime, because the SDK is only imported where somebody brings a processor.
+    """
 
     def sdk_resource(self) -> SdkResource | None:
         """Return the resource as the SDK's object."""
@@ -172,7 +195,9 @@ class TracerProvider(api.TracerProvider):
         """Flush the pipeline and all processors."""
         done = self.pipeline.flush(timeout_millis / 1000) if self.on else True
         for processor in self.processors:
-            done = bool(guard.call("processor.force_flush", processor.force_flush, timeout_millis, default=False)) and done
+            done = (
+                bool(guard.call("processor.force_flush", processor.force_flush, timeout_millis, default=False)) and done
+            )
         return done
 
     def shutdown(self) -> None:
@@ -191,8 +216,15 @@ class TracerProvider(api.TracerProvider):
         attributes: Mapping[str, Any] | None = None,
     ) -> Tracer:
         """Return a tracer for an instrumentation scope."""
-        items = guard.call("get_tracer", lambda: tuple((values.text(key), values.plain(item)) for key, item in (attributes or {}).items()), default=())
-        name, version = values.text(instrumenting_module_name or "", _SMALL), values.text(instrumenting_library_version or "", _SMALL)
+        items = guard.call(
+            "get_tracer",
+            lambda: tuple((values.text(key), values.plain(item)) for key, item in (attributes or {}).items()),
+            default=(),
+        )
+        name, version = (
+            values.text(instrumenting_module_name or "", _SMALL),
+            values.text(instrumenting_library_version or "", _SMALL),
+        )
         return Tracer(self, Scope(name, version, values.text(schema_url or "", _SMALL), items))
 
 
@@ -207,13 +239,13 @@ class Tracer(api.Tracer):
     def start_span(  # type: ignore[override] # our spans are virtual subclasses of the API's
         self,
         name: str,
-        context: Context | None = None,  # noqa: A002
+        context: Context | None = None,
         kind: SpanKind = INTERNAL,
         attributes: Mapping[str, Any] | None = None,
         links: Sequence[api.Link] | None = None,
         start_time: int | None = None,
-        record_exception: bool = True,  # noqa: FBT001, FBT002
-        set_status_on_exception: bool = True,  # noqa: FBT001, FBT002
+        record_exception: bool = True,
+        set_status_on_exception: bool = True,
     ) -> Span | SilentSpan:
         """Start a span; it is not made current."""
         del record_exception, set_status_on_exception
@@ -235,14 +267,14 @@ class Tracer(api.Tracer):
     def start_as_current_span(  # type: ignore[override]
         self,
         name: str,
-        context: Context | None = None,  # noqa: A002
+        context: Context | None = None,
         kind: SpanKind = INTERNAL,
         attributes: Mapping[str, Any] | None = None,
         links: Sequence[api.Link] | None = None,
         start_time: int | None = None,
-        record_exception: bool = True,  # noqa: FBT001, FBT002
-        set_status_on_exception: bool = True,  # noqa: FBT001, FBT002
-        end_on_exit: bool = True,  # noqa: FBT001, FBT002
+        record_exception: bool = True,
+        set_status_on_exception: bool = True,
+        end_on_exit: bool = True,
     ) -> CurrentSpan:
         """Return a context manager (and decorator, for functions and coroutines) in which a new span is current."""
         arguments = (name, context, kind, attributes, links, start_time)
@@ -278,7 +310,7 @@ class CurrentSpan:
 
     __slots__ = ("_arguments", "_end", "_record", "_span", "_status", "_token", "_tracer")
 
-    def __init__(self, tracer: Tracer, arguments: tuple[Any, ...], record: bool, status: bool, end: bool) -> None:  # noqa: FBT001
+    def __init__(self, tracer: Tracer, arguments: tuple[Any, ...], record: bool, status: bool, end: bool) -> None:
         self._tracer, self._arguments = tracer, arguments
         self._record, self._status, self._end = record, status, end
 
@@ -288,7 +320,9 @@ class CurrentSpan:
         self._token = _enter(span)
         return span
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         """Restore the context, record the exception as asked, end the span."""
         _leave(self._token)
         span = self._span
@@ -346,7 +380,9 @@ class Block:
             provider.hot(provider.monotonic() - began)
         return span
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         """Restore the context, record the exception, end the span. The exception goes on as it is."""
         began = provider.monotonic()
         _leave(self._token)
@@ -391,13 +427,21 @@ def clean(attributes: Mapping[str, Any], limits: Limits) -> Attributes:
 
 def _clean(attributes: Mapping[str, Any], limits: Limits) -> Attributes:
     items = list(attributes.items())[: limits.attributes]
-    return {values.text(key, _SMALL): values.plain(value, limits.value_length) for key, value in items if value is not None}
+    return {
+        values.text(key, _SMALL): values.plain(value, limits.value_length) for key, value in items if value is not None
+    }
 
 
 def silent(trace: LocalTrace) -> SilentSpan:
     """Return the stand-in for the spans of a trace that is not recorded; its ids go out to other processes."""
     span_id = clocks.random_bits(64) or 1
-    ids = SpanContext(trace.trace_id, span_id, is_remote=False, trace_flags=TraceFlags(trace.flags), trace_state=context.tracestate(trace.state))
+    ids = SpanContext(
+        trace.trace_id,
+        span_id,
+        is_remote=False,
+        trace_flags=TraceFlags(trace.flags),
+        trace_state=context.tracestate(trace.state),
+    )
     return SilentSpan(trace, ids, span_id)
 
 
@@ -408,7 +452,13 @@ def _ids(parent: object) -> tuple[int, int, int, str, bool] | None:
     ids = guard.call("parent", parent.get_span_context)
     if not isinstance(ids, SpanContext) or not ids.is_valid:
         return None
-    return ids.trace_id, ids.span_id, int(ids.trace_flags), ids.trace_state.to_header() if ids.trace_state else "", ids.is_remote
+    return (
+        ids.trace_id,
+        ids.span_id,
+        int(ids.trace_flags),
+        ids.trace_state.to_header() if ids.trace_state else "",
+        ids.is_remote,
+    )
 
 
 def _add_links(span: Span, links: Sequence[api.Link]) -> None:

@@ -24,7 +24,8 @@ def allowed(peer: str | None, headers: Mapping[str, str], token: str | None) -> 
         headers: names in lower case.
         token: the secret, or None where only this machine may read.
 
-    A loopback peer counts only with a loopback Host header (a page of another site may have had its name rebound to us) and without any
+    A loopback peer counts only with a loopback Host header (a page of another site may have had its name rebound to
+    us) and without any
     forwarding header: behind a local proxy everybody comes from loopback.
 
     """
@@ -32,7 +33,11 @@ def allowed(peer: str | None, headers: Mapping[str, str], token: str | None) -> 
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode()):
             return True
-    return is_loopback(peer) and is_loopback(host_name(headers.get("host", ""))) and not any(name in headers for name in FORWARDED)
+    return (
+        is_loopback(peer)
+        and is_loopback(host_name(headers.get("host", "")))
+        and not any(name in headers for name in FORWARDED)
+    )
 
 
 def host_name(host: str) -> str:
