@@ -22,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 
@@ -93,18 +94,54 @@ class PyPI:
         run(str(self.folder() / "bin/python"), "-m", "pip", "install", "--quiet", self.requirement)
 
 
-BACKENDS: dict[str, Debian | PyPI] = {
+@dataclass(frozen=True)
+class Tests:
+    """The test suite in a Python package's source distribution, of the very version that is installed here.
+
+    Attributes:
+        package: whose tests.
+        aid: the package that they import to test with. Only its files are taken: what it requires would move the
+            versions under test.
+    """
+
+    package: str
+    aid: str
+
+    def find(self) -> Path | None:
+        """Where the unpacked source distribution is; ``tests`` and ``aid`` are folders in it."""
+        return existing(self.folder())
+
+    def folder(self) -> Path:
+        """The folder that the source distribution is unpacked into."""
+        return cache() / "tests" / f"{self.package}-{metadata.version(self.package)}"
+
+    def install(self) -> None:
+        """Downloads and unpacks the source distribution, and puts the aid beside its tests."""
+        pip = (sys.executable, "-m", "pip", "--quiet")
+        self.folder().parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.folder().parent) as work:
+            wanted = f"{self.package}=={metadata.version(self.package)}"
+            run(*pip, "download", "--no-deps", "--no-binary", ":all:", wanted, cwd=work)
+            (archive,) = Path(work).glob("*.tar.gz")
+            shutil.unpack_archive(archive, Path(work, "unpacked"), filter="data")
+            (unpacked,) = Path(work, "unpacked").iterdir()
+            run(*pip, "install", "--no-deps", "--target", str(unpacked / "aid"), self.aid)
+            unpacked.rename(self.folder())
+
+
+BACKENDS: dict[str, Debian | PyPI | Tests] = {
     "prometheus": Debian("prometheus", "prometheus"),
     "promtool": Debian("prometheus", "promtool"),  # bookworm's package carries both
     "prometheus-3": Debian("prometheus", "prometheus", suite="forky"),
     "promtool-3": Debian("promtool", "promtool", suite="forky"),
     "alertmanager": Debian("prometheus-alertmanager", "prometheus-alertmanager"),
     "ddapm-test-agent": PyPI("ddapm-test-agent>=1.69", "ddapm-test-agent"),
+    "opentelemetry-api-tests": Tests("opentelemetry-api", "opentelemetry-test-utils"),
 }
 
 
 def path(name: str) -> Path:
-    """The executable of a server.
+    """The executable of a server, or the folder of a test suite.
 
     Args:
         name: one of the names that ``python -m tools.backends list`` prints.
@@ -121,7 +158,7 @@ def path(name: str) -> Path:
 
 
 def install(name: str) -> Path:
-    """Fetches a server unless it is here already, one process at a time, and returns its executable."""
+    """Fetches a server unless it is here already, one process at a time, and returns what ``path`` does."""
     with locked():
         if BACKENDS[name].find() is None:
             BACKENDS[name].install()
@@ -188,13 +225,13 @@ def main() -> int:
     options = parser.parse_args()
     if options.command == "list":
         for name, backend in BACKENDS.items():
-            print(f"{name:<18} {backend.find() or '-'}")
+            print(f"{name:<24} {backend.find() or '-'}")
         return 0
     unknown = set(options.names) - set(BACKENDS)
     if unknown:
         parser.error(f"no such backend: {', '.join(sorted(unknown))}; there are {', '.join(BACKENDS)}")
     for name in options.names or BACKENDS:
-        print(f"{name:<18} {install(name)}", flush=True)
+        print(f"{name:<24} {install(name)}", flush=True)
     return 0
 
 

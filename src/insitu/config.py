@@ -6,15 +6,21 @@ fix, and falls back to the next source.
 
 from __future__ import annotations
 
+import re
 import tomllib
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from urllib.parse import unquote
 
 from insitu.core import guard, values
+from insitu.core.redact import compiled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
+
+T = TypeVar("T")
 
 MISSING: Final = object()
 UNNAMED: Final = "unknown_service"
@@ -138,7 +144,7 @@ class Options:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError("a text")
+        raise TypeError("give a text")
     return value.strip()
 
 
@@ -150,36 +156,66 @@ def _flag(value: Any) -> bool:
         return True
     if word in ("", "0", "false", "no", "off"):
         return False
-    raise ValueError("true or false")
+    raise ValueError("give true or false")
 
 
 def _share(value: Any) -> float:
-    number = float(value)
+    number = _number(float, value, "give a number from 0 to 1")
     if not 0.0 <= number <= 1.0:
-        raise ValueError("a number from 0 to 1")
+        raise ValueError("give a number from 0 to 1")
     return number
 
 
 def _count(value: Any) -> int:
-    number = int(value)
+    number = _number(int, value, "give a whole number, 0 or more")
     if number < 0:
-        raise ValueError("a whole number, 0 or more")
+        raise ValueError("give a whole number, 0 or more")
     return number
 
 
+def _number(kind: Callable[[Any], T], value: Any, right: str) -> T:
+    try:
+        return kind(value)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(right) from error
+
+
 def _names(value: Any) -> tuple[str, ...]:
-    listed = value.split(",") if isinstance(value, str) else list(value)
-    return tuple(str(name).strip() for name in listed if str(name).strip())
+    return _listed(value, value.split(",") if isinstance(value, str) else ())
+
+
+def _patterns(value: Any) -> tuple[str, ...]:
+    """Take those that can be used: one bad pattern must not leave in the open what the others would hide."""
+    given = _listed(value, _COMMA.split(value) if isinstance(value, str) else ())
+    good = []
+    for pattern in given:
+        try:
+            compiled(pattern)
+            good.append(pattern)
+        except ValueError as error:
+            guard.warn(f"option {error}", "insitu: %s; this pattern is ignored", error)
+    return tuple(good)
+
+
+_COMMA: Final = re.compile(r",(?![^{\[(]*[}\])])")  # not the comma of `\d{1,5}`
+
+
+def _listed(value: Any, parts: Iterable[str]) -> tuple[str, ...]:
+    """Return names without blanks; the one name `none` stands for the empty list."""
+    if not isinstance(value, str | list | tuple | set | frozenset):
+        raise TypeError("give names with commas between them, or a list of names")
+    names = tuple(str(name).strip() for name in (parts if isinstance(value, str) else value) if str(name).strip())
+    return () if names == ("none",) else names
 
 
 def _pairs(value: Any) -> dict[str, str]:
-    if not isinstance(value, str):
-        return {str(key): str(item) for key, item in dict(value).items()}
-    from urllib.parse import unquote
-
-    pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
-    if not all(separator for _, separator, _ in pairs):
-        raise ValueError("key=value pairs with commas between them")
+    if isinstance(value, Mapping):
+        return {str(key): str(item) for key, item in value.items()}
+    pairs = (
+        [pair.partition("=") for pair in value.split(",") if pair.strip()] if isinstance(value, str) else [("",) * 3]
+    )
+    if not all(key.strip() and separator for key, separator, _ in pairs):
+        raise ValueError("give key=value pairs with commas between them")
     return {key.strip(): unquote(item.strip()) for key, _, item in pairs}
 
 
@@ -189,6 +225,7 @@ class Setting:
 
     Attributes:
         name: the argument of `init`; INSITU_<NAME> and the key in a file follow from it.
+        meaning: for people.
         room, option: the dataclass and the field that it fills.
         read: makes the value; raises ValueError or TypeError with what would be right.
         otel: standard variables that serve too.
@@ -196,53 +233,106 @@ class Setting:
     """
 
     name: str
+    meaning: str
     room: str
     option: str
     read: Callable[[Any], Any]
     otel: tuple[str, ...] = ()
 
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables, the strongest first."""
+        return (f"INSITU_{self.name.upper()}", *self.otel)
+
+    @property
+    def default(self) -> Any:
+        """The value where nobody says anything."""
+        return getattr(_ROOMS[self.room](), self.option)
+
 
 SETTINGS: Final = (
-    Setting("service", "service", "name", _text, ("OTEL_SERVICE_NAME",)),
-    Setting("version", "service", "version", _text),
-    Setting("environment", "service", "environment", _text),
-    Setting("attributes", "service", "attributes", _pairs, ("OTEL_RESOURCE_ATTRIBUTES",)),
-    Setting("sample", "tracing", "sample", _share),
-    Setting("sampler", "tracing", "sampler", _text, ("OTEL_TRACES_SAMPLER",)),
-    Setting("sampler_argument", "tracing", "sampler_argument", str, ("OTEL_TRACES_SAMPLER_ARG",)),
-    Setting("propagators", "tracing", "propagators", _names, ("OTEL_PROPAGATORS",)),
+    Setting("service", "name of the application", "service", "name", _text, ("OTEL_SERVICE_NAME",)),
+    Setting("version", "its version", "service", "version", _text),
+    Setting("environment", "where it runs: production, staging", "service", "environment", _text),
+    Setting(
+        "attributes",
+        "more about the process, as key=value pairs",
+        "service",
+        "attributes",
+        _pairs,
+        ("OTEL_RESOURCE_ATTRIBUTES",),
+    ),
+    Setting("sample", "share of traces that is recorded, 0 to 1; counts stay exact", "tracing", "sample", _share),
+    Setting(
+        "sampler",
+        "an OpenTelemetry sampler by name; stronger than `sample`",
+        "tracing",
+        "sampler",
+        _text,
+        ("OTEL_TRACES_SAMPLER",),
+    ),
+    Setting("sampler_argument", "its argument", "tracing", "sampler_argument", str, ("OTEL_TRACES_SAMPLER_ARG",)),
+    Setting(
+        "propagators", "formats of trace context in and out", "tracing", "propagators", _names, ("OTEL_PROPAGATORS",)
+    ),
     Setting(
         "span_attributes",
+        "most attributes of a span",
         "tracing",
         "attributes",
         _count,
         ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
     ),
-    Setting("span_events", "tracing", "events", _count, ("OTEL_SPAN_EVENT_COUNT_LIMIT",)),
-    Setting("span_links", "tracing", "links", _count, ("OTEL_SPAN_LINK_COUNT_LIMIT",)),
+    Setting("span_events", "most events of a span", "tracing", "events", _count, ("OTEL_SPAN_EVENT_COUNT_LIMIT",)),
+    Setting("span_links", "most links of a span", "tracing", "links", _count, ("OTEL_SPAN_LINK_COUNT_LIMIT",)),
     Setting(
         "value_length",
+        "longest attribute value, in characters",
         "tracing",
         "value_length",
         _count,
         ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"),
     ),
-    Setting("exclude", "tracing", "exclude", _names),
-    Setting("trace_header", "tracing", "header", _text),
-    Setting("exporters", "export", "exporters", _names),
-    Setting("log_output", "export", "log_output", _text),
-    Setting("token", "web", "token", _text),
-    Setting("redact", "redact", "on", _flag),
-    Setting("redact_keys", "redact", "keys", _names),
-    Setting("redact_allow", "redact", "allow", _names),
-    Setting("redact_patterns", "redact", "patterns", _names),
-    Setting("redact_emails", "redact", "emails", _flag),
-    Setting("libraries", "process", "libraries", _names),
-    Setting("signals", "process", "signals", _flag),
+    Setting("exclude", "paths that are out of every signal; * stands for anything", "tracing", "exclude", _names),
+    Setting("trace_header", "response header that carries the trace id", "tracing", "header", _text),
+    Setting(
+        "exporters",
+        "where signals go beside /metrics: otlp, console, none; by default what its own variable switches on",
+        "export",
+        "exporters",
+        _names,
+    ),
+    Setting("log_output", "JSON lines of log records: stdout, stderr or a file", "export", "log_output", _text),
+    Setting("token", "lets others than this machine read /metrics", "web", "token", _text),
+    Setting("redact", "whether secrets are taken out", "redact", "on", _flag),
+    Setting("redact_keys", "more keys whose values are secret", "redact", "keys", _names),
+    Setting("redact_allow", "keys that are never redacted", "redact", "allow", _names),
+    Setting("redact_patterns", "more regular expressions of secret values", "redact", "patterns", _patterns),
+    Setting("redact_emails", "whether e-mail addresses are secret", "redact", "emails", _flag),
+    Setting("libraries", "libraries to instrument: auto, none, or names", "process", "libraries", _names),
+    Setting("signals", "whether SIGTERM delivers before a plain script ends", "process", "signals", _flag),
 )
 """Every option, and where it comes from."""
 
 FILES: Final = ("insitu.toml", "pyproject.toml")
+SWITCHES: Final = ("INSITU_DISABLED", "OTEL_SDK_DISABLED")
+"""Variables that switch everything off, above every other source."""
+
+
+class Value(NamedTuple):
+    """What one option is, and who said so."""
+
+    setting: Setting
+    value: Any
+    source: str
+
+
+def values_of(arguments: Mapping[str, Any], environ: Mapping[str, str], folder: Path) -> list[Value]:
+    """Return each option's value and its source, as `read` sees them."""
+    in_file = guard.call("configuration", _file, folder, default={})
+    found = [guard.call(f"option {each.name}", _value, each, arguments, environ, in_file) for each in SETTINGS]
+    _warn_of_unknown(arguments, in_file)
+    return [value or Value(each, each.default, "default") for value, each in zip(found, SETTINGS, strict=True)]
 
 
 def read(arguments: Mapping[str, Any], environ: Mapping[str, str], folder: Path) -> Options:
@@ -254,21 +344,19 @@ def read(arguments: Mapping[str, Any], environ: Mapping[str, str], folder: Path)
         folder: where insitu.toml or pyproject.toml is looked for.
 
     """
-    in_file = _file(folder)
-    rooms: dict[str, dict[str, Any]] = {}
-    for setting in SETTINGS:
-        for source, value in _sources(setting, arguments, environ, in_file):
-            made = _made(setting, source, value)
-            if made is not MISSING:
-                rooms.setdefault(setting.room, {})[setting.option] = made
-                break
-    _warn_of_unknown(arguments, in_file)
-    disabled = any(_is_true(environ.get(name, "")) for name in ("INSITU_DISABLED", "OTEL_SDK_DISABLED"))
-    rooms.setdefault("process", {})["disabled"] = disabled
-    options = Options(**{part.name: _ROOMS[part.name](**rooms.get(part.name, {})) for part in fields(Options)})
-    return _named_by_attributes(options)
+    rooms: dict[str, dict[str, Any]] = {name: {} for name in _ROOMS}
+    for setting, value, _ in values_of(arguments, environ, folder):
+        rooms[setting.room][setting.option] = value
+    rooms["process"]["disabled"] = disabled_by(environ) != ""
+    return _named_by_attributes(Options(**{name: _ROOMS[name](**given) for name, given in rooms.items()}))
 
 
+def disabled_by(environ: Mapping[str, str]) -> str:
+    """Return the variable that switches everything off, "" when none does."""
+    return next((name for name in SWITCHES if environ.get(name, "").strip().lower() in _YES), "")
+
+
+_YES: Final = ("1", "true", "yes", "on")
 _ROOMS: Final[dict[str, type[Any]]] = {
     "service": ServiceOptions,
     "tracing": TracingOptions,
@@ -279,30 +367,38 @@ _ROOMS: Final[dict[str, type[Any]]] = {
 }
 
 
+def _value(
+    setting: Setting, arguments: Mapping[str, Any], environ: Mapping[str, str], in_file: Mapping[str, Any]
+) -> Value | None:
+    for source, given in _sources(setting, arguments, environ, in_file):
+        try:
+            return Value(setting, setting.read(given), source)
+        except (ValueError, TypeError) as error:
+            shown = "" if setting.name in _SECRET else f"={guard.render(given, 100)}"
+            guard.warn(
+                f"option {setting.name}",
+                "insitu: %s%s is not valid: %s. Until then it is ignored",
+                source,
+                shown,
+                error,
+            )
+    return None
+
+
+_SECRET: Final = ("token", "attributes")
+"""Options whose values are not repeated in a warning."""
+
+
 def _sources(
     setting: Setting, arguments: Mapping[str, Any], environ: Mapping[str, str], in_file: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any]]:
     if arguments.get(setting.name) is not None:
         yield f"init({setting.name}=...)", arguments[setting.name]
-    for variable in (f"INSITU_{setting.name.upper()}", *setting.otel):
+    for variable in setting.variables:
         if environ.get(variable):
             yield variable, environ[variable]
     if setting.name in in_file:
         yield f"{setting.name} in the configuration file", in_file[setting.name]
-
-
-def _made(setting: Setting, source: str, value: Any) -> Any:
-    try:
-        return setting.read(value)
-    except (ValueError, TypeError) as error:
-        guard.warn(
-            f"option {setting.name}",
-            "insitu: %s=%s is not valid (%s); it is ignored",
-            source,
-            guard.render(value, 100),
-            error,
-        )
-        return MISSING
 
 
 def _file(folder: Path) -> Mapping[str, Any]:
@@ -312,13 +408,18 @@ def _file(folder: Path) -> Mapping[str, Any]:
             continue
         try:
             parsed = tomllib.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             guard.warn("configuration", "insitu: %s cannot be read (%s); it is ignored", path, error)
             continue
-        section = parsed if name == "insitu.toml" else parsed.get("tool", {}).get("insitu")
+        section = parsed if name == "insitu.toml" else _section(parsed)
         if isinstance(section, dict):
             return section
     return {}
+
+
+def _section(pyproject: Mapping[str, Any]) -> Any:
+    tool = pyproject.get("tool")
+    return tool.get("insitu") if isinstance(tool, dict) else None
 
 
 def _warn_of_unknown(arguments: Mapping[str, Any], in_file: Mapping[str, Any]) -> None:
@@ -329,13 +430,7 @@ def _warn_of_unknown(arguments: Mapping[str, Any], in_file: Mapping[str, Any]) -
 
 
 def _named_by_attributes(options: Options) -> Options:
-    """Let `service.name`.
-
-    `service.version` and `deployment.environment.name` in the resource attributes count where no option says
-    otherwise.
-    """
-    from dataclasses import replace
-
+    """Let `service.name`, `service.version` and `deployment.environment.name` count where no option says otherwise."""
     service, given = options.service, options.service.attributes
     named = replace(
         service,
@@ -344,7 +439,3 @@ def _named_by_attributes(options: Options) -> Options:
         environment=service.environment or given.get("deployment.environment.name", ""),
     )
     return replace(options, service=named)
-
-
-def _is_true(value: str) -> bool:
-    return value.strip().lower() in ("1", "true", "yes", "on")

@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import platform
+import signal
 import sys
 import threading
 import uuid
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from insitu.config import Options
     from insitu.core.clock import Clock
     from insitu.core.ports import Exporter
-    from insitu.core.records import Frame, Record
+    from insitu.core.records import Frame, Record, SpanRecord
 
 T = TypeVar("T")
 
@@ -68,6 +69,9 @@ LATE: Final = {
 """Rooms loaded when they are first needed: sixty small modules cost 125 ms."""
 
 
+_ADDRESSES: Final = ("url.query", "url.full")
+
+
 def _late(name: str) -> Any:
     return importlib.import_module(LATE[name])
 
@@ -89,12 +93,12 @@ class Runtime:
         self.options = options
         self.environ = environ
         self.clock = clock
-        self.resource = resource(options)
         self.meter = Meter(clock)
         redact = options.redact
         self.redactor = Redactor(
             keys=redact.keys, allow=redact.allow, patterns=redact.patterns, emails=redact.emails, enabled=redact.on
         )
+        self.resource = self._resource()
         self.pipeline = Pipeline(
             clock, self.meter, count=self._count, keep=_is_kept, redact=self._redact, threads=threads
         )
@@ -119,6 +123,8 @@ class Runtime:
             self._add_exporter(make)
         logs.attach(self.pipeline)
         _late("libraries").instrument(options.process.libraries)
+        if options.process.signals:
+            _deliver_on_sigterm()
 
     def stop(self, timeout: float) -> bool:
         """Deliver what there is and fall silent.
@@ -184,14 +190,7 @@ class Runtime:
         clean = self.redactor
         if isinstance(record, LocalTrace):
             for span in record.spans:
-                span.own = clean.attributes(span.settle())  # type: ignore[assignment]
-                span.name = clean.text(span.name)
-                if span.status_text:
-                    span.status_text = clean.text(span.status_text)
-                for event in span.events or ():
-                    event.attributes = clean.attributes(event.attributes)  # type: ignore[assignment]
-                for link in span.links or ():
-                    link.attributes.update(clean.attributes(link.attributes))
+                self._redact_span(span)
             for error in (record.errors or {}).values():
                 self._redact_error(error)
             return
@@ -204,8 +203,27 @@ class Runtime:
             if record.error is not None:
                 self._redact_error(record.error)
 
+    def _redact_span(self, span: SpanRecord) -> None:
+        clean = self.redactor
+        own = clean.attributes(span.settle())
+        for key in _ADDRESSES:
+            if key in own and "%" in (address := str(own[key])):  # an encoded name of a parameter hides from `text`
+                own = {**own, key: clean.url(address)}
+        span.own = own  # type: ignore[assignment]
+        span.name = clean.text(span.name)
+        if span.status_text:
+            span.status_text = clean.text(span.status_text)
+        for event in span.events or ():
+            event.name, event.attributes = clean.text(event.name), clean.attributes(event.attributes)  # type: ignore[assignment]
+            if event.error is not None:
+                self._redact_error(event.error)
+        for link in span.links or ():
+            link.attributes.update(clean.attributes(link.attributes))
+
     def _redact_error(self, error: ErrorRecord) -> None:
         error.message = self.redactor.text(error.message)
+        if error.attributes:
+            error.attributes = self.redactor.attributes(error.attributes)  # type: ignore[assignment]
         for linked in error.chain:
             self._redact_error(linked)
 
@@ -231,12 +249,12 @@ class Runtime:
         )
 
     def _forked(self) -> None:
-        self.resource = resource(self.options)
-        registry.reset()
-        requests.reset()
-        errors.reset()
-        logs.reset()
+        self.resource = self._resource()
+        reset_counts()
         self.resources.reset()
+
+    def _resource(self) -> Resource:
+        return Resource(self.redactor.attributes(resource(self.options).attributes))
 
     # --- exporters ---
 
@@ -346,7 +364,7 @@ def _join(other: Any) -> None:
     guard.call("provider.join", lambda: add(_late("readable").JoinedProcessor(tracing.provider)))
     guard.warn(
         "provider",
-        "insitu: a tracer provider is set already; insitu joined it. Call insitu.init() first to pay for one of them only.",
+        "insitu: a tracer provider is set already; insitu joined it. Call insitu.init() first to pay for one only.",
     )
 
 
@@ -415,6 +433,12 @@ def init(**options: Any) -> None:
     logging.getLogger("insitu").debug("insitu started for %s", read.service.name)
 
 
+def reset_counts() -> None:
+    """Let everything that counts start at zero: in a forked child, whose parent has counted the rest, and for tests."""
+    for counted in (registry, requests, errors, logs):
+        counted.reset()
+
+
 def adopt(started: Runtime) -> None:
     """Make `started` the runtime of this process and start it."""
     global _runtime
@@ -450,6 +474,18 @@ def shutdown(timeout: float = 5.0) -> bool:
     with _lock:
         stopped, _runtime = _runtime, None
     return stopped.stop(timeout) if stopped is not None else True
+
+
+def _deliver_on_sigterm() -> None:
+    """Let SIGTERM deliver before it ends a process that has no handler of its own (servers have one)."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _on_sigterm(number: int, _frame: object) -> None:
+    shutdown(timeout=2.0)
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)  # so that whoever waits for us sees how we ended
 
 
 def _flush_at_exit() -> None:

@@ -1,4 +1,4 @@
-"""The public kit for tests: a clock that the test owns, a sink that keeps what was recorded, and insitu started with both.
+"""The public kit for tests: a clock that the test owns, a sink that keeps what was recorded, insitu with both.
 
 with insitu.testing.recording() as recorded:
     client.get("/items/3")
@@ -16,7 +16,6 @@ from insitu import config, runtime
 from insitu.core import guard
 from insitu.core.clock import Clock
 from insitu.core.records import ErrorRecord, LocalTrace, LogRecord, SpanRecord
-from insitu.signals.metrics import registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -131,9 +130,10 @@ def recording(
     Args:
         clock: time; the real one by default.
         threads: whether insitu's own threads run; without them the work is done when the test looks.
-        strict: raise at the end what insitu swallowed in the block, so that a test fails on what production survives.
+        strict: raise at the end what insitu swallowed in the block: a test fails on what production survives.
         environ: stands for the environment; empty by default.
-        options: as for `insitu.init`. No exporter is used unless one is named, and no library is patched unless `libraries` says so.
+        options: as for `insitu.init`. No exporter is used unless one is named, and no library is patched unless
+            `libraries` says so.
 
     """
     swallowed: list[BaseException] = []
@@ -145,7 +145,7 @@ def recording(
     sink = MemorySink()
     started.pipeline.sinks.append(sink)
     runtime.adopt(started)
-    registry.reset()
+    runtime.reset_counts()
     guard.counts.clear()
     guard.watch(swallowed.append)
     try:

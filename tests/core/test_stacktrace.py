@@ -58,11 +58,11 @@ def chained(how):
 
 
 def caught(function, *arguments):
-    with pytest.raises(BaseException) as caught:
+    try:
         function(*arguments)
-    error = caught.value
-    error.__traceback__ = error.__traceback__.tb_next  # pytest's own frame
-    return error
+    except Exception as error:
+        return error.with_traceback(error.__traceback__.tb_next)
+    raise AssertionError("nothing was raised")
 
 
 def dig(depth):
@@ -116,7 +116,9 @@ def test_a_flat_list_of_causes_reads_as_a_nested_one():
 
 def test_frames_left_out_are_said_in_a_line_where_they_were():
     error = record(caught(dig, 200))
-    shortened = ErrorRecord("ZeroDivisionError", "x", [*error.frames[:HEAD], *error.frames[-2:]], omitted=len(error.frames) - HEAD - 2)
+    shortened = ErrorRecord(
+        "ZeroDivisionError", "x", [*error.frames[:HEAD], *error.frames[-2:]], omitted=len(error.frames) - HEAD - 2
+    )
     lines = format_error(shortened).splitlines()
     at = lines.index(f"  [{shortened.omitted} frames omitted]")
     assert "in dig" in lines[at + 1]
@@ -130,7 +132,6 @@ def code_of(name):
 def test_a_chain_of_3000_takes_at_most_20_ms_and_64_kb():
     frames = [Frame(code_of(f"module_{number}.py"), number) for number in range(20)]
 
-
     def links():
         return [ErrorRecord("ValueError", "ä" * 40, frames, relation="context") for _ in range(3_000)]
 
@@ -139,10 +140,10 @@ def test_a_chain_of_3000_takes_at_most_20_ms_and_64_kb():
     for newer, older in itertools.pairwise(chained):
         newer.chain.append(older)
     nested = ErrorRecord("LastError", "the newest", frames, chain=chained[:1])
-    for error in (flat, nested):
-        began = time.perf_counter()
+    for error in (flat, nested):  # CPU time: what others do on the machine does not count
+        began = time.thread_time()
         text = format_error(error)
-        took = time.perf_counter() - began
+        took = time.thread_time() - began
         print(f"{took * 1e3:.2f} ms, {len(text.encode())} bytes")
         assert took <= 0.02
         assert len(text.encode()) <= LIMIT

@@ -34,9 +34,18 @@ def a_request():
     error = SpanEvent("exception", 5, {}, NO_FUNDS)
     return a_trace(
         [
-            a_span(name="SELECT orders", kind=SpanKind.CLIENT, span_id=4, parent_id=2, start_time=3 * MS, end_time=3 * MS + 800_000),
+            a_span(
+                name="SELECT orders",
+                kind=SpanKind.CLIENT,
+                span_id=4,
+                parent_id=2,
+                start_time=3 * MS,
+                end_time=3 * MS + 800_000,
+            ),
             a_span(name="load cart", span_id=2, parent_id=1, start_time=2 * MS, end_time=5 * MS),
-            a_span(name="pay", span_id=3, parent_id=1, start_time=6 * MS, end_time=16 * MS, status_code=2, events=[error]),
+            a_span(
+                name="pay", span_id=3, parent_id=1, start_time=6 * MS, end_time=16 * MS, status_code=2, events=[error]
+            ),
             a_span(
                 name="GET /orders/{id}",
                 kind=SpanKind.SERVER,
@@ -145,7 +154,7 @@ def test_it_writes_to_what_standard_error_is_now(capsys):
     assert exporter.metrics_interval is None
     assert list(exporter.encode_metrics([])) == []
     parts = list(exporter.encode([NO_FUNDS]))
-    assert exporter.send("errors", parts, 1.0) == Delivery(1)
+    assert exporter.send("logs", parts, 1.0) == Delivery(1)
     exporter.close()
     assert "no funds" in capsys.readouterr().err
 
@@ -154,9 +163,9 @@ def test_a_stream_that_is_gone_costs_only_the_lines(monkeypatch):
     closed = io.StringIO()
     closed.close()
     parts = list(console.Exporter(colour=False).encode([NO_FUNDS, NO_FUNDS]))
-    assert console.Exporter(closed).send("errors", parts, 1.0) == Delivery(0, 2, "unreachable")
+    assert console.Exporter(closed).send("logs", parts, 1.0) == Delivery(0, 2, "unreachable")
     monkeypatch.setattr("sys.stderr", None)
-    assert console.Exporter().send("errors", parts, 1.0) == Delivery(0, 2, "unreachable")
+    assert console.Exporter().send("logs", parts, 1.0) == Delivery(0, 2, "unreachable")
 
 
 def test_a_stream_that_knows_only_ascii_gets_escapes():
@@ -178,7 +187,14 @@ def test_a_record_that_cannot_be_shown_costs_one_line(field, monkeypatch):
 
 @pytest.mark.parametrize(
     ("nanoseconds", "text"),
-    [(0, "0 ns"), (999, "999 ns"), (1_500, "1.5 µs"), (12_345_678, "12.3 ms"), (123_456_789, "123 ms"), (61_000_000_000, "61 s")],
+    [
+        (0, "0 ns"),
+        (999, "999 ns"),
+        (1_500, "1.5 µs"),
+        (12_345_678, "12.3 ms"),
+        (123_456_789, "123 ms"),
+        (61_000_000_000, "61 s"),
+    ],
 )
 def test_durations_have_three_digits_and_a_unit(nanoseconds, text):
     assert console.duration(nanoseconds) == text

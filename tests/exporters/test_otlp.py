@@ -85,7 +85,9 @@ def tally(parts):
 
 
 def test_it_is_an_exporter_and_delivers_the_request_that_the_parts_make(receiver):
-    exporter = exporter_for(receiver.url, OTEL_EXPORTER_OTLP_HEADERS="api-key=abc%20d", OTEL_EXPORTER_OTLP_COMPRESSION="gzip")
+    exporter = exporter_for(
+        receiver.url, OTEL_EXPORTER_OTLP_HEADERS="api-key=abc%20d", OTEL_EXPORTER_OTLP_COMPRESSION="gzip"
+    )
     assert isinstance(exporter, ExporterProtocol)
     scopes = Scope("fastapi", "1.2", "https://scope.example"), Scope("sqlalchemy")
     trace = a_trace([a_span(name=f"s{n}", scope=scopes[n % 2], span_id=n + 1) for n in range(10)])
@@ -96,7 +98,11 @@ def test_it_is_an_exporter_and_delivers_the_request_that_the_parts_make(receiver
     exporter.close()
     ((path, headers, body),) = receiver.requests
     assert path == "/v1/traces"
-    assert (headers["Content-Type"], headers["Content-Encoding"], headers["api-key"]) == ("application/x-protobuf", "gzip", "abc d")
+    assert (headers["Content-Type"], headers["Content-Encoding"], headers["api-key"]) == (
+        "application/x-protobuf",
+        "gzip",
+        "abc d",
+    )
     assert headers["User-Agent"].startswith("insitu-otlp-python/")
     (whole,) = ExportTraceServiceRequest.FromString(gzip.decompress(body)).resource_spans
     assert {pair.key for pair in whole.resource.attributes} == {"service.name", "process.pid"}
@@ -165,15 +171,18 @@ def test_a_log_record_that_cannot_be_encoded_costs_itself(receiver):
     logs = [LogRecord(n, 9, "INFO", "shop", f"line {n}") for n in range(10)]
     logs[5].trace_id = "no id"
     parts = list(exporter.encode([*logs, ErrorRecord("E", "m", trace_id="x"), ErrorRecord("E", "m")]))
-    assert tally(parts) == {"logs": 10, "errors": 2}
-    assert exporter.send("logs", [part for part in parts if part.signal == "logs"], 5.0) == Delivery(9, 1, "error")
-    assert exporter.send("errors", [part for part in parts if part.signal == "errors"], 5.0) == Delivery(1, 1, "error")
-    assert [path for path, _, _ in receiver.requests] == ["/v1/logs", "/v1/logs"]
+    assert exporter.send("logs", parts, 5.0) == Delivery(10, 2, "error")
+    ((path, _, body),) = receiver.requests
+    assert path == "/v1/logs"
+    (whole,) = ExportLogsServiceRequest.FromString(body).resource_logs
+    assert [len(scope.log_records) for scope in whole.scope_logs] == [9, 1]
 
 
 def test_a_large_trace_is_cut_into_parts_that_fit_a_batch_and_large_batches_into_requests(receiver):
     exporter = exporter_for(receiver.url, OTEL_BSP_MAX_EXPORT_BATCH_SIZE="100")
-    spans = [a_span(span_id=n + 1, own={f"k{m}": "x" * 8_000 for m in range(10)} if n < 100 else None) for n in range(1_000)]
+    spans = [
+        a_span(span_id=n + 1, own={f"k{m}": "x" * 8_000 for m in range(10)} if n < 100 else None) for n in range(1_000)
+    ]
     parts = list(exporter.encode([a_trace(spans)]))
     assert max(part.items for part in parts) <= 100
     assert max(len(part.data) for part in parts) < 1.1 * otlp.PART_BYTES
@@ -214,7 +223,10 @@ def test_a_warning_without_rejections_drops_nothing(receiver, caplog):
     assert "please slow down" in said(caplog)[0]
 
 
-@pytest.mark.parametrize("body", [b"{}", b"\xff" * 40, b"\x0a\x7f", b"\x0a\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x0a\x02\x12\xff"])
+@pytest.mark.parametrize(
+    "body",
+    [b"{}", b"\xff" * 40, b"\x0a\x7f", b"\x0a\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x0a\x02\x12\xff"],
+)
 def test_a_strange_answer_counts_as_delivered(receiver, body):
     receiver.answer = (200, {}, body)
     exporter = exporter_for(receiver.url)
@@ -272,6 +284,16 @@ def test_metrics_of_one_scope_make_one_part_and_each_point_counts(receiver):
     assert names == {"insitu": ["orders", "cpu"], "my.app": ["mine"]}
 
 
+def test_a_scope_whose_attributes_have_no_hash_is_a_scope_like_any_other():
+    strange = Scope("my.app", attributes=(("list", [1]),))
+    families = [
+        Family(name, "gauge", [Point({}, 1)], scope=scope) for name in "ab" for scope in (strange, Scope("other"))
+    ]
+    exporter = exporter_for("http://localhost")
+    assert [part.items for part in exporter.encode_metrics(families)] == [2, 2]
+    assert [part.items for part in exporter.encode([a_trace([a_span(scope=strange)])])] == [1]
+
+
 def test_many_series_become_several_parts():
     points = [Point({"route": f"/{n}/" + "x" * 200}, n) for n in range(500)]
     families = [Family(f"f{n}", "counter", points, start=1, time=2) for n in range(20)]
@@ -282,7 +304,10 @@ def test_many_series_become_several_parts():
 
 
 def test_a_family_that_cannot_be_encoded_is_counted_and_the_others_survive():
-    families = [Family("good", "gauge", [Point({}, 1)]), Family("bad", "histogram", [Point({}, 1, [1], [])], bounds=["x"])]
+    families = [
+        Family("good", "gauge", [Point({}, 1)]),
+        Family("bad", "histogram", [Point({}, 1, [1], [])], bounds=["x"]),
+    ]
     parts = list(exporter_for("http://localhost").encode_metrics(families))
     assert [(part.items, part.data is None) for part in parts] == [(1, False), (1, True)]
 
@@ -299,7 +324,9 @@ def test_differences_begin_anew_after_close():
 def test_options_by_hand_need_no_environment():
     only_logs = Options(traces=None, metrics=None, logs=Target("http://localhost:1/v1/logs"))
     exporter = otlp.Exporter(only_logs, RESOURCE, monotonic=time.monotonic, wait=never)
-    parts = list(exporter.encode([a_trace([a_span()]), LogRecord(1, 9, "INFO", "a", "b"), LogRecord(1, 9, "INFO", "c", "d")]))
+    parts = list(
+        exporter.encode([a_trace([a_span()]), LogRecord(1, 9, "INFO", "a", "b"), LogRecord(1, 9, "INFO", "c", "d")])
+    )
     assert [part.signal for part in parts] == ["logs", "logs"]
     (whole,) = ExportLogsServiceRequest.FromString(request(b"", [part.data for part in parts])).resource_logs
     assert [scope.scope.name for scope in whole.scope_logs] == ["a", "c"]

@@ -15,12 +15,16 @@ DELTA = metrics_pb2.AGGREGATION_TEMPORALITY_DELTA
 
 
 def counter(value, time, start=100, **fields):
-    return Family("orders", "counter", [Point({"plan": "pro"}, value)], unit="{order}", start=start, time=time, **fields)
+    return Family(
+        "orders", "counter", [Point({"plan": "pro"}, value)], unit="{order}", start=start, time=time, **fields
+    )
 
 
 def histogram(total, buckets, time, start=100, exemplars=()):
     point = Point({"route": "/"}, total, buckets, exemplars)
-    return Family("latency", "histogram", [point], unit="s", help="How long.", bounds=(0.1, 1.0), start=start, time=time)
+    return Family(
+        "latency", "histogram", [point], unit="s", help="How long.", bounds=(0.1, 1.0), start=start, time=time
+    )
 
 
 def parsed(encoder, family):
@@ -50,7 +54,14 @@ def test_a_counter_is_a_monotonic_cumulative_sum_of_integers():
 
 @pytest.mark.parametrize(
     ("value", "kind", "read"),
-    [(0, "as_int", 0), (-5, "as_int", -5), (2**63 - 1, "as_int", 2**63 - 1), (2.5, "as_double", 2.5), (2**70, "as_double", 2.0**70), (math.inf, "as_double", math.inf)],
+    [
+        (0, "as_int", 0),
+        (-5, "as_int", -5),
+        (2**63 - 1, "as_int", 2**63 - 1),
+        (2.5, "as_double", 2.5),
+        (2**70, "as_double", 2.0**70),
+        (math.inf, "as_double", math.inf),
+    ],
 )
 def test_a_number_keeps_its_kind_where_64_bits_can_hold_it(value, kind, read):
     family = Family("queue", "updown", [Point({}, value)], start=1, time=2)
@@ -63,7 +74,9 @@ def test_an_up_down_counter_is_a_sum_that_may_fall_and_a_gauge_has_no_start():
     updown = parsed(Encoder("delta"), Family("queue", "updown", [Point({}, 4)], start=1, time=2))
     assert not updown.sum.is_monotonic
     assert updown.sum.aggregation_temporality == CUMULATIVE
-    (point,) = parsed(Encoder("delta"), Family("temperature", "gauge", [Point({}, math.nan)], start=1, time=2)).gauge.data_points
+    (point,) = parsed(
+        Encoder("delta"), Family("temperature", "gauge", [Point({}, math.nan)], start=1, time=2)
+    ).gauge.data_points
     assert math.isnan(point.as_double)
     assert (point.start_time_unix_nano, point.time_unix_nano) == (0, 2)
 
@@ -86,7 +99,10 @@ def test_delta_says_what_was_added_since_the_last_collection():
     encoder = Encoder("delta")
     points = [parsed(encoder, counter(value, time)).sum for value, time in ((3, 200), (10, 300), (11, 400))]
     assert {each.aggregation_temporality for each in points} == {DELTA}
-    seen = [(each.data_points[0].as_int, each.data_points[0].start_time_unix_nano, each.data_points[0].time_unix_nano) for each in points]
+    seen = [
+        (each.data_points[0].as_int, each.data_points[0].start_time_unix_nano, each.data_points[0].time_unix_nano)
+        for each in points
+    ]
     assert seen == [(3, 100, 200), (7, 200, 300), (1, 300, 400)]
 
 
@@ -129,7 +145,9 @@ def test_delta_remembers_a_series_that_was_missing_for_a_while():
 
 
 @settings(max_examples=200, derandomize=True, deadline=None)
-@given(st.lists(st.tuples(st.lists(st.integers(0, 50), min_size=3, max_size=3), st.floats(0, 10)), min_size=1, max_size=8))
+@given(
+    st.lists(st.tuples(st.lists(st.integers(0, 50), min_size=3, max_size=3), st.floats(0, 10)), min_size=1, max_size=8)
+)
 def test_the_differences_add_up_to_the_whole(steps):
     encoder = Encoder("delta")
     counts, total, sent, sum_sent = [0, 0, 0], 0.0, [0, 0, 0], 0.0

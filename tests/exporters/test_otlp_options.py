@@ -20,7 +20,9 @@ def warnings_are_fresh(monkeypatch):
 
 
 def read(**variables):
-    return Options.from_environ({PREFIX + name if not name.startswith("OTEL_") else name: value for name, value in variables.items()})
+    return Options.from_environ(
+        {PREFIX + name if not name.startswith("OTEL_") else name: value for name, value in variables.items()}
+    )
 
 
 def warned(caplog):
@@ -38,7 +40,11 @@ def test_nothing_set_gives_opentelemetrys_defaults(caplog):
 def test_the_general_endpoint_gets_the_signals_path_and_a_signals_own_is_taken_as_it_is():
     options = read(ENDPOINT="http://collector:4318/base/", LOGS_ENDPOINT="https://logs.example/in")
     urls = (options.traces.url, options.metrics.url, options.logs.url)
-    assert urls == ("http://collector:4318/base/v1/traces", "http://collector:4318/base/v1/metrics", "https://logs.example/in")
+    assert urls == (
+        "http://collector:4318/base/v1/traces",
+        "http://collector:4318/base/v1/metrics",
+        "https://logs.example/in",
+    )
 
 
 def test_every_setting_may_be_said_for_one_signal():
@@ -85,12 +91,16 @@ def test_variables_mean_what_they_mean_to_the_official_exporter(variables, signa
     assert (ours.url, ours.timeout, ours.gzip) == (theirs.url, theirs.timeout, theirs.gzip)
     headers = {name.lower(): value for name, value in client._headers.items()}
     assert ours.headers.items() <= headers.items()
-    assert {name for name in headers if name not in ("content-type", "user-agent", "content-encoding")} == set(ours.headers)
+    assert {name for name in headers if name not in ("content-type", "user-agent", "content-encoding")} == set(
+        ours.headers
+    )
 
 
 @pytest.mark.parametrize("value", ["none", "prometheus", "console, zipkin"])
 def test_a_signal_whose_exporter_is_another_is_off(value):
-    options = Options.from_environ({"OTEL_METRICS_EXPORTER": value, "OTEL_LOGS_EXPORTER": "none", "OTEL_TRACES_EXPORTER": "console,otlp"})
+    options = Options.from_environ(
+        {"OTEL_METRICS_EXPORTER": value, "OTEL_LOGS_EXPORTER": "none", "OTEL_TRACES_EXPORTER": "console,otlp"}
+    )
     assert (options.metrics, options.logs) == (None, None)
     assert [signal for signal, _ in options.targets()] == ["traces"]
 
@@ -102,7 +112,12 @@ def test_pace_and_temporality_come_from_their_variables():
         OTEL_METRIC_EXPORT_INTERVAL="1500",
         METRICS_TEMPORALITY_PREFERENCE="Delta",
     )
-    assert (options.delay, options.batch_items, options.metrics_interval, options.temporality) == (0.25, 64, 1.5, "delta")
+    assert (options.delay, options.batch_items, options.metrics_interval, options.temporality) == (
+        0.25,
+        64,
+        1.5,
+        "delta",
+    )
     assert read(METRICS_TEMPORALITY_PREFERENCE="LOWMEMORY").temporality == "delta"
 
 
@@ -113,9 +128,15 @@ def test_pace_and_temporality_come_from_their_variables():
         ({"TIMEOUT": "10000"}, "OTLP_TIMEOUT='10000' is not a number from 0.001 to 600"),
         ({"TIMEOUT": "nan"}, "OTLP_TIMEOUT='nan'"),
         ({"COMPRESSION": "zstd"}, "OTLP_COMPRESSION='zstd' is not gzip or none"),
-        ({"ENDPOINT": "grpc://secret@collector"}, "OTLP_ENDPOINT is not an http or https address such as http://localhost:4318"),
+        (
+            {"ENDPOINT": "grpc://secret@collector"},
+            "OTLP_ENDPOINT is not an http or https address such as http://localhost:4318",
+        ),
         ({"ENDPOINT": "http://host:99999999"}, "OTLP_ENDPOINT is not an http or https address"),
-        ({"METRICS_TEMPORALITY_PREFERENCE": "often"}, "TEMPORALITY_PREFERENCE='often' is not cumulative, delta or lowmemory"),
+        (
+            {"METRICS_TEMPORALITY_PREFERENCE": "often"},
+            "TEMPORALITY_PREFERENCE='often' is not cumulative, delta or lowmemory",
+        ),
         ({"OTEL_BSP_SCHEDULE_DELAY": "-5"}, "OTEL_BSP_SCHEDULE_DELAY='-5'"),
         ({"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "0"}, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE='0'"),
         ({"HEADERS": "secret-without-equals"}, "OTLP_HEADERS has an entry that is not name=value"),
@@ -126,7 +147,7 @@ def test_pace_and_temporality_come_from_their_variables():
 )
 def test_a_bad_value_warns_names_the_fix_and_falls_back(variables, said, caplog):
     assert read(**variables) == Options()
-    (message,) = {message for message in warned(caplog)}
+    (message,) = set(warned(caplog))
     assert said in message
     assert "secret" not in message
 
@@ -148,7 +169,14 @@ def test_credentials_are_not_in_the_repr():
 
 
 @settings(max_examples=300, derandomize=True, deadline=None)
-@given(st.dictionaries(st.sampled_from([PREFIX + name for name in ("ENDPOINT", "HEADERS", "TIMEOUT", "LOGS_HEADERS", "TRACES_ENDPOINT")]), st.text(max_size=30)))
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [PREFIX + name for name in ("ENDPOINT", "HEADERS", "TIMEOUT", "LOGS_HEADERS", "TRACES_ENDPOINT")]
+        ),
+        st.text(max_size=30),
+    )
+)
 def test_no_environment_raises(environ):
     logging.getLogger("insitu").disabled = True
     try:

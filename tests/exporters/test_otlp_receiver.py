@@ -37,7 +37,11 @@ ERROR = ErrorRecord(
     chain=[ErrorRecord("KeyError", "'plan'", [Frame(CODE, 3)], relation="cause")],
     timestamp=HALF,
 )
-EXCEPTION = {"exception.type": "shop.NoFunds", "exception.message": "no funds", "exception.stacktrace": format_error(ERROR)}
+EXCEPTION = {
+    "exception.type": "shop.NoFunds",
+    "exception.message": "no funds",
+    "exception.stacktrace": format_error(ERROR),
+}
 
 
 @pytest.fixture

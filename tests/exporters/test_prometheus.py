@@ -565,13 +565,15 @@ def test_a_collector_that_raises_costs_only_itself(registry, warnings):
     assert len(warnings()) == 1
 
 
-def test_a_collector_of_ours_that_raises_leaves_the_users_metrics_on_the_page(registry, warnings):
+def test_a_collector_of_ours_that_raises_leaves_on_the_page_what_came_before_it_and_the_users(registry, warnings):
     def collect():
         yield family()
         raise RuntimeError("boom")
 
     prometheus_client.Gauge("fine", "Theirs.", registry=registry).set(1)
-    assert b"fine 1.0" in Page(collect, None).render("")[1]
+    body = Page(collect, None).render("")[1]
+    assert b"jobs_total 3\n" in body
+    assert b"fine 1.0\n" in body
     assert len(warnings()) == 1
 
 

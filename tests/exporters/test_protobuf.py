@@ -40,7 +40,11 @@ def test_we_read_what_the_official_library_writes(number, text):
 
 def test_fixed_sizes_are_read_as_their_bytes():
     data = Exemplar(time_unix_nano=5, as_double=1.5).SerializeToString() + b"\x4d\x01\x02\x03\x04"
-    assert list(protobuf.fields(data)) == [(2, struct.pack("<Q", 5)), (3, struct.pack("<d", 1.5)), (9, b"\x01\x02\x03\x04")]
+    assert list(protobuf.fields(data)) == [
+        (2, struct.pack("<Q", 5)),
+        (3, struct.pack("<d", 1.5)),
+        (9, b"\x01\x02\x03\x04"),
+    ]
 
 
 @settings(bounded, max_examples=2_000)
@@ -49,7 +53,10 @@ def test_garbage_is_read_as_far_as_it_goes_and_never_raises(data):
     assert sum(1 for _ in protobuf.fields(data)) <= len(data)
 
 
-@pytest.mark.parametrize(("value", "nearest"), [(5, 5), (-1, 0), (2**70, 2**64 - 1), (1.9, 1), (float("nan"), 0), (float("inf"), 0), ("x", 0), (None, 0)])
+@pytest.mark.parametrize(
+    ("value", "nearest"),
+    [(5, 5), (-1, 0), (2**70, 2**64 - 1), (1.9, 1), (float("nan"), 0), (float("inf"), 0), ("x", 0), (None, 0)],
+)
 def test_a_number_is_brought_into_64_bits(value, nearest):
     assert protobuf.clamped(value) == nearest
 

@@ -39,6 +39,14 @@ def reports():
     return []
 
 
+class Time:
+    """A clock in the test's hand, in seconds."""
+
+    def __init__(self):
+        self.now = 100.0
+        self.clock = Clock(wall=lambda: 5, monotonic=lambda: int(self.now * 1e9), cpu=lambda: 0)
+
+
 @pytest.fixture
 def monitor(reports):
     """A monitor that beats every 20 ms, and whose watcher never rests."""
@@ -89,34 +97,57 @@ def test_who_blocks_the_loop_is_named(monitor, reports, factory):
         monitor.attach()
         await until(lambda: beats(monitor) > 1)
         a_slow_report(0.3)
-        await until(lambda: reports)
+        await until(named_reports)
+
+    def named_reports():  # on a busy machine others may be late as well
+        return [each for each in reports if culprit(each[1]).code is a_slow_report.__code__]
 
     run(main(), factory)
-    ((seconds, frames),) = reports
+    ((seconds, frames),) = named_reports()
     assert 0.2 < seconds < 5
     assert frames[0].code.co_name == "main"
     named = culprit(frames)
     assert named.code is a_slow_report.__code__
     sentence = describe(seconds, frames)
     assert sentence == f"event loop blocked for {seconds * 1e3:.0f} ms by {__file__}:{named.line} in a_slow_report"
-    (point,) = family(monitor, "insitu.event_loop.blocked").points
+    points = family(monitor, "insitu.event_loop.blocked").points
+    (point,) = [each for each in points if each.labels.get("code.function.name") == "a_slow_report"]
     assert point.value == 1
     assert point.labels == {
         "code.file.path": __file__, "code.line.number": named.line, "code.function.name": "a_slow_report",
     }  # fmt: skip
 
 
-def test_a_loop_that_only_waits_is_not_blocked(monitor, reports):
-    async def main():
-        monitor.attach()
-        await until(lambda: beats(monitor) > 10)
+@pytest.mark.parametrize("factory", RUNNERS, ids=lambda factory: factory.__module__)
+def test_a_loop_that_only_waits_for_events_is_not_blocked_however_late_its_timer_is(reports, factory):
+    time = Time()
+    watched = EventLoopMonitor(time.clock, lambda *_: reports.append(1))
+    ready, done = threading.Event(), threading.Event()
 
-    run(main())
+    def serve():
+        async def main():
+            watched.attach()
+            loop, release = asyncio.get_running_loop(), asyncio.Event()
+            threading.Thread(target=lambda: (done.wait(20), loop.call_soon_threadsafe(release.set))).start()
+            ready.set()
+            await release.wait()
+
+        run(main(), factory)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    assert ready.wait(20)
+    (heart,) = watched.hearts
+    while event_loop._stack(heart.thread):  # until it waits
+        ready.wait(0.01)
+    time.now += 1.0
+    watched.watch()
+    assert heart.frames == ()
+    assert heart.due > 0
+    done.set()
+    thread.join(20)
+    assert not thread.is_alive()
     assert reports == []
-    assert family(monitor, "insitu.event_loop.blocked") is None
-    lag = family(monitor, "insitu.event_loop.lag")
-    assert lag.unit == "s"
-    assert lag.points[0].value < 1
 
 
 def test_time_between_two_runs_of_a_loop_is_nobodys_fault(monitor, reports):
@@ -223,14 +254,6 @@ def test_a_report_that_raises_costs_nothing_but_itself(swallowed):
     thread.join()
     assert {type(error) for error in swallowed} == {ValueError}
     swallowed.clear()
-
-
-class Time:
-    """A clock in the test's hand, in seconds."""
-
-    def __init__(self):
-        self.now = 100.0
-        self.clock = Clock(wall=lambda: 5, monotonic=lambda: int(self.now * 1e9), cpu=lambda: 0)
 
 
 def test_a_process_that_was_asleep_blames_no_loop(reports):

@@ -1,5 +1,6 @@
-"""Any ASGI application: HTTP requests and WebSockets become begin, fail and finish; our own paths are answered; the lifespan's end flushes.
+"""Any ASGI application: HTTP requests and WebSockets become begin, fail and finish.
 
+Our own paths are answered here, and the lifespan's end flushes.
 Pure ASGI: the state of a request is in what `begin` returned, never on the middleware, and `scope` is not kept.
 """
 
@@ -25,7 +26,11 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _OVER: Final = frozenset(("lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.startup.failed"))
+_STARTS: Final = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
+_SWITCHING: Final = 101
+_REFUSED: Final = 403  # what a server answers for a WebSocket that is closed before it was accepted
 _SERVER_ERROR: Final = 500
+_DIGITS: Final = 20  # of a content-length that is believed
 
 
 class Middleware:
@@ -61,22 +66,22 @@ class Middleware:
         self._loop_started = loop_started
         self._header = header
 
-    def route(self, scope: Scope) -> str:
+    def route(self, scope: Scope) -> str:  # noqa: ARG002 a framework's adapter reads it
         """Return the template of the route that answered, "" where there is none."""
-        del scope
         return ""
 
-    def owns(self, scope: Scope) -> bool | None:
+    def owns(self, scope: Scope) -> bool | None:  # noqa: ARG002
         """Whether the application has a route for one of our paths; None: only its answer tells (404 is no)."""
-        del scope
         return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         kind = scope["type"]
-        if kind not in ("http", "websocket") or not self._requests.on:
+        if kind not in ("http", "websocket") or not self._requests.on or "insitu" in scope:
             await self._other(kind, scope, receive, send)
             return
+        # Nobody below, mounted or wrapped, may trace and measure the request again: neither we nor FastAPI itself.
+        scope["insitu"] = scope["fastapi.telemetry"] = None
         path = scope["path"]
         if kind == "http" and path in self._api.paths:
             await self._own_path(scope, receive, send)
@@ -87,35 +92,26 @@ class Middleware:
 
     async def _serve(self, kind: str, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         requests = self._requests
-        outer = None
+        above = outer = None
         headers = dict(scope["headers"])
-        above = None
         if b"traceparent" in headers or b"baggage" in headers:
             above, outer = _extract(scope["headers"])
+        method, scheme = scope["method"] if kind == "http" else "WS", scope.get("scheme", "http")
+        query, version = scope.get("query_string", b""), scope.get("http_version", "")
+        host, agent = headers.get(b"host", b""), headers.get(b"user-agent", b"")
+        client, server = scope.get("client"), scope.get("server")
         length = headers.get(b"content-length")
-        span = requests.begin(
-            scope["method"] if kind == "http" else "WS",
-            scope.get("scheme", "http"),
-            path,
-            scope.get("query_string", b""),
-            scope.get("http_version", ""),
-            headers.get(b"host", b""),
-            headers.get(b"user-agent", b""),
-            scope.get("client"),
-            scope.get("server"),
-            above,
-            int(length) if length is not None and length.isdigit() else -1,
-        )
+        size = int(length) if length is not None and len(length) < _DIGITS and length.isdigit() else -1
+        span = requests.begin(method, scheme, path, query, version, host, agent, client, server, above, size)
+        token = context.enter(span)
         if (request_id := headers.get(b"x-request-id")) is not None:
             context.bind({"request.id": request_id.decode("utf-8", "replace")[:128]})
         try:
             with span:
-                await self.app(
-                    scope, receive, self._watch(span, scope, send) if kind == "http" else _watch_socket(span, send)
-                )
+                await self.app(scope, receive, self._watch(span, scope, send))
         finally:
             requests.finish(span, self.route(scope))
-            context.leave(span.token)
+            context.leave(token)
             if outer is not None:
                 context.leave(outer)
 
@@ -124,8 +120,8 @@ class Middleware:
 
         def watch(message: Message) -> Awaitable[None]:
             kind = message["type"]
-            if kind == "http.response.start":
-                span.response_status = message["status"]
+            if kind in _STARTS:
+                span.response_status = message.get("status", _SWITCHING)
                 if header is not None:
                     message["headers"] = [*message.get("headers", ()), (header, b"%032x" % span.trace.trace_id)]
             elif kind == "http.response.body":
@@ -133,6 +129,8 @@ class Middleware:
                 # The exception behind a 500 is still on its way to us, so that span ends when the application returns.
                 if not message.get("more_body") and span.response_status < _SERVER_ERROR:
                     self._requests.finish(span, self.route(scope))
+            elif kind == "websocket.close" and not span.response_status:
+                span.response_status = _REFUSED
             return send(message)
 
         return watch
@@ -190,30 +188,15 @@ class Middleware:
         sent = [(b"content-type", response.content_type.encode()), (b"content-length", b"%d" % len(response.body))]
         sent += [(name.encode(), value.encode()) for name, value in response.headers.items()]
         await send({"type": "http.response.start", "status": response.status, "headers": sent})
-        await send({"type": "http.response.body", "body": response.body})
-
-
-def _watch_socket(span: ServerSpan, send: Send) -> Send:
-    def watch(message: Message) -> Awaitable[None]:
-        kind = message["type"]
-        if kind == "websocket.accept":
-            span.response_status = 101
-        elif kind == "websocket.http.response.start":
-            span.response_status = message["status"]
-        return send(message)
-
-    return watch
+        await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else response.body})
 
 
 def _extract(headers: Any) -> tuple[tuple[int, int, int, str] | None, Any]:
     """Return the remote parent and the token of the attached baggage; more than one traceparent is none at all."""
-    parents, states, baggage = [], [], []
+    found: dict[bytes, list[str]] = {b"traceparent": [], b"tracestate": [], b"baggage": []}
     for name, value in headers:
-        if name == b"traceparent":
-            parents.append(value.decode("latin-1"))
-        elif name == b"tracestate":
-            states.append(value.decode("latin-1"))
-        elif name == b"baggage":
-            baggage.append(value.decode("latin-1"))
+        if name in found:
+            found[name].append(value.decode("latin-1"))
+    parents, states, baggage = found.values()
     above = context.parent_from(parents[0], states) if len(parents) == 1 else None
     return above, context.with_baggage(baggage) if baggage else None

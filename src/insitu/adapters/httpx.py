@@ -12,8 +12,8 @@ from opentelemetry.trace import SpanKind
 from insitu.core import context, guard
 from insitu.core.records import Error, Scope
 from insitu.signals import tracing
+from insitu.signals.errors import type_name
 from insitu.signals.metrics import DURATION_BOUNDS, registry
-
 from insitu.signals.spans import Span
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SCOPE: Final = Scope("insitu.httpx")
 _CLIENT: Final = SpanKind.CLIENT
 _CLIENT_ERROR: Final = 400
+_OTHER: Final = "opentelemetry.instrumentation.httpx"
 
 
 def hook(module: Any) -> None:
@@ -34,14 +35,14 @@ def hook(module: Any) -> None:
 
     def call(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
         request = args[0] if args else kwargs.get("request")
-        if _not_ours("opentelemetry.instrumentation.httpx", "HTTPXClientInstrumentor"):
+        if _not_ours():
             return wrapped(*args, **kwargs)
         with _Call(request, duration) as calling:
             return calling.answered(wrapped(*args, **kwargs))
 
     async def call_async(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
         request = args[0] if args else kwargs.get("request")
-        if _not_ours("opentelemetry.instrumentation.httpx", "HTTPXClientInstrumentor"):
+        if _not_ours():
             return await wrapped(*args, **kwargs)
         with _Call(request, duration) as calling:
             return calling.answered(await wrapped(*args, **kwargs))
@@ -50,15 +51,16 @@ def hook(module: Any) -> None:
     wrapt.wrap_function_wrapper(module, "AsyncHTTPTransport.handle_async_request", call_async)
 
 
-def _not_ours(module: str, instrumentor: str) -> bool:
-    """Whether the call is somebody else's to trace.
-
-    Insitu's own export, or an instrumentation that the application chose.
-    """
-    if not tracing.provider.on or context.current().get(context.SUPPRESS_KEY):
+def _not_ours() -> bool:
+    """Whether the call is somebody else's to trace: insitu's own export, or an instrumentation of the application."""
+    current = context.current()
+    if not tracing.provider.on or current.get(context.SUPPRESS_KEY):
         return True
-    loaded = sys.modules.get(module)
-    return loaded is not None and bool(getattr(loaded, instrumentor)().is_instrumented_by_opentelemetry)
+    above = current.get(context.SPAN_KEY)
+    if isinstance(above, Span) and above.scope.name == _OTHER and above.kind is _CLIENT and not above.end_time:
+        return True  # `instrument_client` knows its one client only
+    loaded = sys.modules.get(_OTHER)
+    return loaded is not None and bool(loaded.HTTPXClientInstrumentor().is_instrumented_by_opentelemetry)
 
 
 class _Call:
@@ -79,7 +81,7 @@ class _Call:
         self._labels = {"http.request.method": request.method, "server.address": url.host, "server.port": port}
         own = {**self._labels, "url.full": str(url.copy_with(username=None, password=None))}
         parent = context.current().get(context.SPAN_KEY)
-        self._span = tracing.provider.start(request.method, _CLIENT, own, SCOPE, parent)
+        self._span = tracing.provider.start(Span(request.method, _CLIENT, own, SCOPE), parent)
         self._token = context.enter(self._span)
         propagate.inject(request.headers)
 
@@ -103,7 +105,8 @@ class _Call:
         if self._token is not None:
             context.leave(self._token)
         if error is not None:
-            self._labels["error.type"] = type(error).__qualname__
+            if isinstance(error, Exception):  # a cancellation is nobody's error
+                self._labels["error.type"] = type_name(error)
             self._span.fail(error)
         self._span.end()
         guard.call("httpx", self._measure)

@@ -42,11 +42,15 @@ def instrument(names: Iterable[str]) -> None:
     wanted = set(names)
     for name, hook in HOOKS.items():
         if "auto" in wanted or name in wanted:
-            found[name] = Found(name, "waiting for its import", "insitu")
+            found.setdefault(name, Found(name, "waiting for its import", "insitu"))
             wrapt.register_post_import_hook(_once(name, hook), name)
-    for entry in metadata.entry_points(group=GROUP):
+    offered = list(metadata.entry_points(group=GROUP))
+    for entry in offered:
         if entry.name in wanted or ("auto" in wanted and entry.name not in OWN_WORK):
             guard.call(f"instrument {entry.name}", _load, entry)
+    for name in wanted - {"auto", *HOOKS, *(entry.name for entry in offered)}:
+        found[name] = Found(name, "not installed", "")
+        guard.warn(f"library {name}", "insitu: no instrumentation of %s is installed", name)
 
 
 def _once(name: str, hook: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -60,6 +64,7 @@ def _once(name: str, hook: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 def _load(entry: metadata.EntryPoint) -> None:
+    found[entry.name] = Found(entry.name, "not instrumented: it failed, and the log says why", entry.value)
     instrumentor = entry.load()()
     if instrumentor.is_instrumented_by_opentelemetry:
         found[entry.name] = Found(entry.name, "instrumented", "the application")
@@ -67,9 +72,8 @@ def _load(entry: metadata.EntryPoint) -> None:
     conflict = instrumentor._check_dependency_conflicts()
     if conflict is None:
         instrumentor.instrument(skip_dep_check=True)
-        found[entry.name] = Found(entry.name, "instrumented", entry.value)
-    else:
-        found[entry.name] = Found(entry.name, f"not instrumented: {conflict}", entry.value)
+    state = "instrumented" if conflict is None else f"not instrumented: {conflict}"
+    found[entry.name] = Found(entry.name, state, entry.value)
 
 
 def installed(name: str) -> bool:

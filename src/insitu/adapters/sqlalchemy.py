@@ -10,9 +10,10 @@ from opentelemetry.trace import SpanKind
 from insitu.core import context, guard, sql
 from insitu.core.records import Scope
 from insitu.signals import tracing
+from insitu.signals.spans import Span
 
 if TYPE_CHECKING:
-    from insitu.signals.spans import SilentSpan, Span
+    from insitu.signals.spans import SilentSpan
 
 SCOPE: Final = Scope("insitu.sqlalchemy")
 _SYSTEMS: Final = {"mssql": "microsoft.sql_server", "oracle": "oracle.db"}
@@ -27,28 +28,33 @@ def hook(module: Any) -> None:
 
 
 def _before(connection: Any, cursor: Any, statement: str, parameters: Any, execution: Any, many: bool) -> None:
-    del cursor, parameters, many
-    if execution is not None and tracing.provider.on:
-        execution._insitu_span = guard.call("sqlalchemy", _statement, connection, statement)
+    del cursor
+    current = context.current()
+    if execution is not None and tracing.provider.on and not current.get(context.SUPPRESS_KEY):
+        batch = len(parameters) if many else 1
+        parent = current.get(context.SPAN_KEY)
+        execution._insitu_span = guard.call("sqlalchemy", _statement, connection, statement, batch, parent)
 
 
-def _statement(connection: Any, statement: str) -> Span | SilentSpan:
+def _statement(connection: Any, statement: str, batch: int, parent: object) -> Span | SilentSpan:
     url = connection.engine.url
     dialect = connection.dialect.name
-    own = {
+    summary = sql.summary(statement)
+    own: dict[str, Any] = {
         "db.system.name": _SYSTEMS.get(dialect, dialect),
         "db.query.text": sql.sanitize(statement),
         "db.operation.name": sql.operation(statement),
+        "db.query.summary": summary,
     }
     if url.database:
         own["db.namespace"] = url.database
     if url.host:
         own["server.address"] = url.host
-    summary = sql.summary(statement)
-    own["db.query.summary"] = summary
-    return tracing.provider.start(
-        summary or dialect, SpanKind.CLIENT, own, SCOPE, context.current().get(context.SPAN_KEY)
-    )
+    if url.port:
+        own["server.port"] = url.port
+    if batch > 1:
+        own["db.operation.batch.size"] = batch
+    return tracing.provider.start(Span(summary or dialect, SpanKind.CLIENT, own, SCOPE), parent)
 
 
 def _after(connection: Any, cursor: Any, statement: str, parameters: Any, execution: Any, many: bool) -> None:

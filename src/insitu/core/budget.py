@@ -40,14 +40,19 @@ class Meter:
         """Add one timing of a metered trace's hot path, in nanoseconds."""
         self.nanoseconds += (elapsed if elapsed < PREEMPTED else PREEMPTED) * METERED
 
-    def add(self, part: str, elapsed: int) -> None:
-        """Add CPU nanoseconds of one of our own threads."""
-        self._parts[part] = self._parts.get(part, 0) + elapsed
+    def add(self, thread: str, elapsed: int) -> None:
+        """Add CPU nanoseconds of one of our own threads, named `part` or `part-something`.
+
+        Each thread has an entry of its own, so that no two write to one.
+        """
+        self._parts[thread] = self._parts.get(thread, 0) + elapsed
 
     def seconds(self) -> dict[str, float]:
         """Return CPU seconds by part."""
-        parts = {part: spent / 1e9 for part, spent in list(self._parts.items())}
-        parts["request"] = self.nanoseconds / 1e9
+        parts = {"request": self.nanoseconds / 1e9}
+        for thread, spent in list(self._parts.items()):
+            part = thread.partition("-")[0]
+            parts[part] = parts.get(part, 0.0) + spent / 1e9
         return parts
 
     def collect(self) -> Iterable[Family]:

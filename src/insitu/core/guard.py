@@ -28,12 +28,25 @@ counts: dict[str, int] = {}
 _last_logged: dict[str, float] = {}
 _lock = threading.RLock()
 _swallowed: Callable[[BaseException], None] | None = None
+_name_of_type: Final = type.__dict__["__name__"].__get__
 
 
 def watch(seen: Callable[[BaseException], None] | None) -> None:
     """Let `seen` look at each swallowed error: how our tests fail on what production survives."""
     global _swallowed
     _swallowed = seen
+
+
+def after_fork() -> None:
+    """Begin anew in a forked child: another thread of the parent may have held the lock."""
+    global _lock
+    _lock = threading.RLock()
+    counts.clear()
+
+
+def type_name(value: object) -> str:
+    """Return the name of a value's class, even where a metaclass makes it raise."""
+    return _name_of_type(type(value))  # type: ignore[no-any-return]
 
 
 def report(where: str, error: BaseException) -> None:
@@ -48,7 +61,7 @@ def report(where: str, error: BaseException) -> None:
         where,
         "insitu: %s failed with %s: %s (the application is not affected)",
         where,
-        type(error).__name__,
+        type_name(error),
         render(error),
     )
 
@@ -69,7 +82,10 @@ def warn(topic: str, message: str, *arguments: object) -> None:
 
 
 def call(where: str, function: Callable[..., T], *arguments: Any, default: Any = None) -> T | Any:
-    """Call `function` and return its result, or `default` when it raises."""
+    """Call `function` and return its result, or `default` when it raises.
+
+    What is no `Exception` goes through: on the application's threads a `SystemExit` may be its signal handler's.
+    """
     try:
         return function(*arguments)
     except Exception as error:
@@ -109,9 +125,11 @@ def safe(where: str, default: Any = None) -> Callable[[Callable[P, T]], Callable
 
 
 def render(value: object, limit: int = 8192) -> str:
-    """Return `str(value)`, cut at `limit` characters; `<unprintable T>` when it raises."""
+    """Return `str(value)` as an exact str, cut at `limit` characters; `<unprintable T>` when it raises."""
     try:
         text = value if type(value) is str else str(value)
+        if type(text) is not str:  # `__str__` may return a subclass, with methods of its own
+            text = str.__str__(text)
         return text if len(text) <= limit else text[:limit]
     except Exception:
-        return f"<unprintable {type(value).__name__}>"
+        return f"<unprintable {type_name(value)[:64]}>"

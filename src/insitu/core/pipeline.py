@@ -1,4 +1,4 @@
-"""From the application's threads to the store and the exporters: a bounded queue, one worker, periodic jobs, fork and exit.
+"""From the application's threads to the store and the exporters: bounded queue, one worker, periodic jobs, fork, exit.
 
     put → queue (bytes) → worker: count → keep → redact → sinks
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from insitu.core import clock as clocks
 from insitu.core import guard
-from insitu.core.records import Family, Point, size
+from insitu.core.records import Family, LocalTrace, Point, size
 from insitu.core.threads import Background
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 QUEUE_BYTES: Final = 24 * 1024 * 1024
 INTERVAL_SECONDS: Final = 0.5
 EXIT_SECONDS: Final = 2.0
+FORK_SECONDS: Final = 0.5
 _SLICE_RECORDS: Final = 64
 _SLICE_BYTES: Final = 96 * 1024
 _NAP_SECONDS: Final = 0.0005
@@ -98,7 +99,8 @@ class Pipeline:
         self._queue: deque[tuple[Record, int]] = deque()
         self._held = 0
         self.produced: dict[str, int] = {"traces": 0, "logs": 0}
-        self.dropped: dict[str, int] = {}
+        self.dropped: dict[tuple[str, str], int] = {}
+        self._reported = 0
 
     # --- the application's threads ---
 
@@ -112,8 +114,7 @@ class Pipeline:
         if not room:
             self._overflow(record)
         elif self.worker._thread is None:
-            if self._threads and self.open:
-                self.worker.ensure()
+            self._start()
         elif self._held > self._wake_at:
             self.worker.wake()
 
@@ -122,10 +123,20 @@ class Pipeline:
         signal, items = size(record)
         with self._lock:
             self.produced[signal] += items
-            self.dropped[signal] = self.dropped.get(signal, 0) + items
+            self._drop(signal, items, "queue_full" if self.open else "shutdown")
+        self._start()
+        self.worker.wake()
+
+    def _drop(self, signal: str, items: int, reason: str) -> None:
+        if items:
+            self.dropped[signal, reason] = self.dropped.get((signal, reason), 0) + items
+
+    def _start(self) -> None:
+        """Start our threads: all of them now, because at the interpreter's end none can be started."""
         if self._threads and self.open:
             self.worker.ensure()
-            self.worker.wake()
+            for sender in self.senders:
+                sender.thread.ensure()
 
     def read(self, function: Callable[[], Any]) -> Future[Any]:
         """Run `function` on the reader's thread: for scrapes and pages, which may not run on an event loop."""
@@ -135,8 +146,7 @@ class Pipeline:
             self.reader.wake()
         else:
             self._read_all()
-        if self._threads and self.open:
-            self.worker.ensure()
+        self._start()
         return future
 
     # --- the worker ---
@@ -147,7 +157,9 @@ class Pipeline:
 
     def _step(self) -> float:
         for _ in range(_SLICES_A_STEP):
-            if not self._slice():
+            with self._draining:
+                more = self._slice()
+            if self.worker.stopping or not more:
                 break
             time.sleep(_NAP_SECONDS)
         self.run_jobs()
@@ -162,75 +174,129 @@ class Pipeline:
                 guard.call_in_worker(job.name, job.function)
 
     def _slice(self) -> bool:
-        """Handle one slice; False when the queue is empty."""
-        with self._draining:
-            records: list[Record] = []
-            weight = 0
-            queue = self._queue
-            while queue and len(records) < _SLICE_RECORDS and weight < _SLICE_BYTES:
-                record, weighs = queue.popleft()
-                records.append(record)
-                weight += weighs
-            if not records:
-                return False
-            with self._lock:
-                self._held -= weight
-            self._handle(records)
+        """Handle one slice, in whoever holds `_draining`; False when the queue is empty."""
+        records: list[Record] = []
+        weight = 0
+        queue = self._queue
+        while queue and len(records) < _SLICE_RECORDS and weight < _SLICE_BYTES:
+            record, weighs = queue.popleft()
+            records.append(record)
+            weight += weighs
+        if not records:
+            return False
+        spans = [len(record.spans) for record in records if isinstance(record, LocalTrace) and record.sampled]
+        logs = sum(not isinstance(record, LocalTrace) for record in records)
+        with self._lock:
+            self._held -= weight
+            self.produced["traces"] += sum(spans)
+            self.produced["logs"] += logs
+        self._handle(records)
         return True
 
     def _handle(self, records: list[Record]) -> None:
-        for record in records:
-            signal, items = size(record)
-            self.produced[signal] += items
         guard.call("pipeline.count", self._count, records)
         if not self.sinks:
             return
-        kept = [record for record in records if self._keep(record)]
-        for record in kept:
-            guard.call("pipeline.redact", self._redact, record)
+        kept = guard.call("pipeline.keep", self._kept, records, default=records)
+        clean = [record for record in kept if guard.call("pipeline.redact", self._is_clean, record, default=False)]
+        if len(clean) < len(kept):
+            self._drop_unclean(kept, clean)
         for sink in self.sinks:
-            guard.call_in_worker("pipeline.sink", sink.accept, kept)
+            guard.call_in_worker("pipeline.sink", sink.accept, clean)
+
+    def _kept(self, records: list[Record]) -> list[Record]:
+        return [record for record in records if self._keep(record)]
+
+    def _is_clean(self, record: Record) -> bool:
+        self._redact(record)
+        return True
+
+    def _drop_unclean(self, kept: list[Record], clean: list[Record]) -> None:
+        """Count what could not be redacted: it goes nowhere, because it may hold a secret."""
+        passed = set(map(id, clean))
+        with self._lock:
+            for record in kept:
+                if id(record) not in passed:
+                    self._drop(*size(record), "redact")
 
     # --- from outside ---
 
     def drain(self, timeout: float) -> bool:
         """Count and hand on what is queued, in the calling thread and without naps. False when time ran out."""
         deadline = time.monotonic() + timeout
-        while self._slice():
+        while self._draining.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            try:
+                more = self._slice()
+            finally:
+                self._draining.release()
+            if not more:
+                return True
             if time.monotonic() > deadline:
-                return False
-        return True
+                return not self._queue
+        return False
 
     def flush(self, timeout: float) -> bool:
-        """Drain, then have all senders send. False when something was lost or time ran out."""
+        """Drain, then have all senders send. False when time ran out, or something was lost since the last flush."""
         deadline = time.monotonic() + timeout
+        self._start()
         done = self.drain(timeout)
         for sender in self.senders:
-            done = sender.flush(max(0.0, deadline - time.monotonic())) and done
-        return done
+            sender.urge()
+        for sender in self.senders:
+            done = sender.settle(max(0.0, deadline - time.monotonic())) and done
+        return self._lost_none() and done
+
+    def _lost_none(self) -> bool:
+        with self._lock:
+            before, self._reported = self._reported, sum(self.dropped.values())
+            return self._reported == before
 
     def close(self, timeout: float) -> bool:
-        """Deliver what can be delivered in time, end all threads, and refuse everything after that."""
+        """Deliver what can be delivered in time, end all threads, and refuse everything after that.
+
+        What is refused is counted still, and counted as dropped. False when something was lost; closing twice is
+        closing once.
+        """
         deadline = time.monotonic() + timeout
+        self._start()
+        with self._lock:
+            if not self.open:
+                return True
+            self.open = False
+            self._cap = -1  # no room for anything
         atexit.unregister(self._exit)
         _live.discard(self)
-        done = self.drain(timeout)
-        self.open = False
-        self.worker.stop(max(0.1, deadline - time.monotonic()))
-        done = self.drain(max(0.1, deadline - time.monotonic())) and done
+        self.worker.stop(timeout / 4)
+        done = self.drain(timeout / 2)
+        self._abandon()
+        for sender in self.senders:
+            sender.hasten()
         for sender in self.senders:
             done = sender.close(max(0.1, deadline - time.monotonic())) and done
         self.reader.stop(0.1)
-        return done
+        while self._reads:
+            self._reads.popleft()[1].cancel()
+        return self._lost_none() and done
+
+    def _abandon(self) -> None:
+        while self._queue:
+            self._overflow(self._queue.popleft()[0])
 
     def _exit(self) -> None:
+        before = self._lost()
         if not self.close(EXIT_SECONDS):
-            lost = sum(sum(sender.dropped.values()) for sender in self.senders)
+            lost = self._lost() - before
             guard.warn("exit", "insitu: %d records could not be delivered before the process ended", lost)
+
+    def _lost(self) -> int:
+        return sum(self.dropped.values()) + sum(sum(sender.dropped.values()) for sender in self.senders)
 
     def _read_all(self) -> float:
         while self._reads:
-            function, future = self._reads.popleft()
+            try:
+                function, future = self._reads.popleft()
+            except IndexError:  # another thread was faster
+                break
             if future.set_running_or_notify_cancel():
                 _settle(future, function)
         return 60.0
@@ -242,17 +308,28 @@ class Pipeline:
 
         So that `fork` has nothing to warn of and no lock is held by a thread that the child lacks.
         """
-        self.worker.stop(1.0)
-        self.reader.stop(0.2)
-        for sender in self.senders:
-            sender.thread.stop(0.2)
-        self._draining.acquire()
+        for thread in self._all_threads():
+            thread.ask_to_stop()
+        for thread in self._all_threads():
+            thread.stop(FORK_SECONDS)
+        self._drained = self._draining.acquire(timeout=FORK_SECONDS)
         self._lock.acquire()
 
     def after_fork_in_parent(self) -> None:
-        """Go on; threads start again when they are needed."""
+        """Go on.
+
+        Threads start again when they are needed: one that lives when `os.fork` returns makes it warn. Those that did
+        not end in time stay.
+        """
         self._lock.release()
-        self._draining.release()
+        if self._drained:
+            self._draining.release()
+        for thread in self._all_threads():
+            if thread.running:
+                thread.ensure()
+
+    def _all_threads(self) -> list[Background]:
+        return [self.worker, self.reader, *(sender.thread for sender in self.senders)]
 
     def after_fork_in_child(self) -> None:
         """Begin anew: what was queued is the parent's."""
@@ -273,7 +350,7 @@ class Pipeline:
         with self._lock:
             produced = [Point({"signal": signal}, items) for signal, items in self.produced.items()]
             dropped = [
-                Point({"signal": signal, "reason": "queue_full"}, items) for signal, items in self.dropped.items()
+                Point({"signal": signal, "reason": reason}, items) for (signal, reason), items in self.dropped.items()
             ]
             held = [Point({"queue": "worker"}, self._held)]
         errors = [Point({"where": where}, times) for where, times in list(guard.counts.items())]
@@ -317,19 +394,25 @@ def _settle(future: Future[Any], function: Callable[[], Any]) -> None:
 _live: weakref.WeakSet[Pipeline] = weakref.WeakSet()
 
 
+_forking = threading.local()
+"""What the fork in progress in this thread has locked: a pipeline may be closed by another thread meanwhile."""
+
+
 def _before_fork() -> None:
-    for pipeline in list(_live):
+    _forking.pipelines = list(_live)
+    for pipeline in _forking.pipelines:
         pipeline.before_fork()
 
 
 def _after_fork_in_parent() -> None:
-    for pipeline in list(_live):
+    for pipeline in vars(_forking).pop("pipelines"):
         pipeline.after_fork_in_parent()
 
 
 def _after_fork_in_child() -> None:
     clocks.reseed()
-    for pipeline in list(_live):
+    guard.after_fork()
+    for pipeline in vars(_forking).pop("pipelines"):
         pipeline.after_fork_in_child()
 
 

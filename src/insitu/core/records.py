@@ -20,6 +20,7 @@ Signal = Literal["traces", "logs", "metrics"]
 Unset, Ok, Error = range(3)
 """Span status codes, numbered as in OpenTelemetry."""
 
+TRACE_BYTES: Final = 300
 SPAN_BYTES: Final = 600
 LOG_BYTES: Final = 500
 ERROR_BYTES: Final = 1_500
@@ -114,7 +115,8 @@ class LocalTrace:
 
     def size(self) -> int:
         """Return about how many bytes this record holds."""
-        return SPAN_BYTES * len(self.spans) + self.weight + (ERROR_BYTES * len(self.errors) if self.errors else 0)
+        errors = ERROR_BYTES * len(self.errors) if self.errors else 0
+        return TRACE_BYTES + SPAN_BYTES * len(self.spans) + self.weight + errors
 
 
 class SpanEvent:

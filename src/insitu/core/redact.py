@@ -1,158 +1,49 @@
-"""Secrets and personal data out of every signal, by one rule set.
-
-By key: a key is cut into words (`x-api-key`, `apiKey`, `db_password`) and the words decide, so that `author`,
-`tokenizer` and
-`gen_ai.usage.input_tokens` stay. By value: shapes that secrets have wherever they stand (tokens of known issuers,
-JWT, private keys,
-passwords in URLs, `password=...`, card numbers).
+"""Secrets and personal data out of every signal, by one rule set: `core.secrets` says what is looked for.
 
 Everything that is kept or exported passes here, so the common case is two set look-ups an attribute: keys and short
-texts
-that were found clean are remembered. A fresh text meets tests at C speed first, and the patterns only where those
-find a reason.
-Each pattern is linear: it has a literal or a bounded start, and consumes what it has begun.
+texts that were found clean are remembered. A fresh text meets tests at C speed first, and the patterns only where
+those find a reason.
 """
 
-import base64
-import binascii
 import re
 from collections.abc import Iterable, Mapping
-from itertools import pairwise
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
-REPLACEMENT: Final = "[redacted]"
+from insitu.core.secrets import (
+    CARDS,
+    DIGITS,
+    EMAIL,
+    KEPT_KEYS,
+    KEY_LENGTH,
+    LONG_WORD,
+    MANY_DIGITS,
+    PAIR,
+    PRIVATE_KEY,
+    REPLACEMENT,
+    SCHEME,
+    SEPARATOR,
+    SHAPE,
+    STEM,
+    STEMS,
+    TOKEN,
+    USER_INFO,
+    holds,
+    is_card,
+    is_secret,
+    names_a_scheme,
+    secret_at,
+    without_cards,
+    without_token,
+    words_of,
+)
+
 TEXT_LIMIT: Final = 12_288  # characters of a text that are looked at; what is behind them is cut, not passed on unseen
 CUT: Final = "…"
 DEPTH_LIMIT: Final = 16
 ITEM_LIMIT: Final = 10_000  # values looked at in one nested value; the rest is replaced
 
 _CLEAN, _SECRET, _ALLOWED = 0, 1, 2
-
-_WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_WORD = re.compile(r"[^\W\d_]+|\d+")
-
-# A secret's noun anywhere in the key, unless the last word says that it is something about the secret.
-_NOUNS: Final = frozenset(
-    "password passwords passwd passphrase passcode pwd pword passwort kennwort senha secret secrets token "
-    "authorization credential credentials "
-    "creds csrf xsrf ssn cvv cvc iban jwt apikey apikeys privatekey accesskey secretkey cookie cookies "
-    "authtoken otp totp sessid phpsessid "
-    "jsessionid sessionid cardnumber creditcard".split()
-)
-# Written together with what they belong to: `PGPASSWORD`, `clientsecret`, `accesstoken`.
-_ENDINGS: Final = (
-    "password",
-    "passwd",
-    "passphrase",
-    "secret",
-    "token",
-    "apikey",
-    "accesskey",
-    "secretkey",
-    "privatekey",
-    "sessionid",
-    "sessid",
-)
-_ALONE: Final = frozenset({("pin",), ("auth",), ("sid",), ("sig",), ("signature",), ("pan",), ("sessionkey",)})
-_PAIRS: Final = frozenset(
-    tuple(pair.split())
-    for pair in (
-        "api key,api keys,private key,private keys,secret key,access key,access keys,encryption key,signing key,"
-        "ssh key,account key,master key,shared key,"
-        "auth key,session key,subscription key,service key,license key,deploy key,webhook key,host key,security code,"
-        "session id,connect sid,card number,card no,card num,cc number,credit card,debit card,social security,"
-        "account number,passport number,"
-        "pin code,card pin,user pin,security pin,amz signature,goog signature,auth code,auth data,basic auth,"
-        "x auth,proxy auth,http auth,"
-        "access tokens,refresh tokens,auth tokens,api tokens,id tokens,session tokens,bearer tokens,pass phrase,"
-        "pass word,connection string"
-    ).split(",")
-)
-_ABOUT: Final = frozenset(
-    "count counts length len size type types total limit limits usage used uses expires expiry expired "
-    "expiration at age ttl "
-    "name names status valid validity required requires enabled disabled present policy banner consent notice "
-    "domain path version "
-    "id ids endpoint url uri index position rate budget price cost strength field column label hint min max "
-    "per second minute "
-    "bucket rotation rotated created updated changed reset resets attempts errors failures method scheme "
-    "algorithm alg provider santa "
-    "jar settings preferences manager service vocabulary vocab details refresh table format".split()
-)
-_ASKS: Final = frozenset(
-    "is has have needs requires num number max min total n no missing invalid forgot show hide".split()
-)
-_KEPT_KEYS: Final = frozenset(
-    {"session.id", "session.previous_id"}
-)  # OpenTelemetry's names for a visit, not for what opens one
-
-_STEMS: Final = (
-    "pass pwd secret token key auth cred cookie csrf xsrf ssn cvv cvc iban jwt otp sess sid sig card pin "
-    "kennwort senha pan security account string".split()
-)
-_STEM: Final = re.compile("|".join(_STEMS))
-
-# One byte per character: W in words, = for what separates a key from its value, blank for the rest.
-_SHAPE: Final = bytes(
-    87 if bytes([byte]).isalnum() or byte in b"_-" else 61 if byte in b"=:'\"%" else 32 for byte in range(256)
-)
-_DIGITS: Final = bytes(48 if byte in b"0123456789" else 32 for byte in range(256))
-_SEPARATOR: Final = 61  # as a number: `bytes in bytes` costs ten times as much
-_LONG_WORD: Final = b"W" * 16
-_MANY_DIGITS: Final = b"0" * 13
-
-_PRIVATE_KEY: Final = re.compile(
-    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----(?s:.*?)"
-    r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----|\Z)"
-)
-_USER_INFO: Final = re.compile(r"""://(?:[^\s/?#"'<>]+@|[^\s/?#@:"'<>]{0,128}:(?!\d{1,5}[/?#])[^\s"'<>@]{1,256}@)""")
-_SCHEME: Final = re.compile(r"\b(bearer|basic)(\s{1,4}|%20|\+)([A-Za-z0-9._~+/%-]{4,}+=*+)", re.IGNORECASE)
-_TOKEN: Final = re.compile(
-    r"eyJ[\w-]{14,}(?:\.[\w-]*)*"
-    r"|A(?:KIA|SIA|BIA|CCA|ROA|IDA)[A-Z0-9]{16}"
-    r"|AIza[\w-]{30,}|ya29\.[\w-]{16,}|GOCSPX-[\w-]{16,}"
-    r"|gh[oprsu]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|gl[a-z]{2,5}-[\w-]{16,}|glsa_\w{16,}"
-    r"|xox[a-z]-[\w-]{11,}|xapp-[\w-]{11,}|hooks\.slack\.com/(?:services|workflows)/[\w/-]+"
-    r"|[spr]k_(?:live|test)_[A-Za-z0-9]{8,}|whsec_[\w/+=-]{10,}"
-    r"|s(?<![A-Za-z0-9]s)k-[\w-]{16,}"
-    r"|npm_[A-Za-z0-9]{16,}|pypi-[\w-]{16,}|SG\.[\w-]{16,}(?:\.[\w-]*)*|S(?<![A-Za-z0-9]S)K[0-9a-f]{32}|A(?<![A-Za-z0-9]A)C[0-9a-f]{32}"
-    r"|hf_[A-Za-z0-9]{16,}|do[a-z]_v1_[0-9a-f]{16,}|shp[a-z]{2}_[0-9a-fA-F]{16,}|dapi[0-9a-f]{32}|hv[sb]\.[\w-]{16,}|gsk_[A-Za-z0-9]{16,}|xai-[\w-]{16,}"
-    r"|AGE-SECRET-KEY-1[A-Z0-9]{16,}|k(?<![A-Za-z0-9]k)ey-[0-9a-f]{32}|sntry[su]_[\w+/=-]{16,}|lin_api_\w{16,}|sq0[a-z]{3}-[\w-]{16,}"
-)
-_CARD: Final = re.compile(
-    r"(?<!\w)(?<!\d[.-])(?:\d{13,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}|\d{4}([ -])\d{6}\2\d{4,5})(?!\w)(?!\.\d)",
-    re.ASCII,
-)
-_EMAIL: Final = re.compile(
-    r"(?<![\w.+%-])[\w.+%-]{1,64}+(?:@|(?<=%40))[A-Za-z0-9-]{1,63}+(?:\.[A-Za-z0-9-]{1,63}+){1,8}"
-)
-_ISSUERS: Final = re.compile(  # by which digits which card begins, and how long it is
-    r"4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}"
-    r"|(?:6011|64[4-9]\d|65\d\d)\d{12}(?:\d{3})?|35(?:2[89]|[3-8]\d)\d{12}(?:\d{3})?|62\d{14,17}|(?:5[0678]|6[37])\d{11,17}"
-)
-
-# A key and what stands between it and its value: `a=`, `"a": `, `\"a\":\"`, `('a', `, `a => `, `a%3D`, `--a `, `a '`.
-_PAIR: Final = re.compile(
-    r"""--(?P<flag>[A-Za-z][\w-]{1,40}+)[ ](?=[^\s-])
-      |(?:%[0-9a-f]{2})?(?P<key>
-         (?:\b(?:api|access|private|secret|signing|session|card|credit|security)[ ])?[\w.-]{1,64}+)
-       (?P<close>\\{0,7}["'\]]{0,2})
-       (?:[ \t]{0,8}+(?:=>|!?={1,3}|:=|:(?!:|//)|%3[ad])[ \t]{0,8}+
-         |(?<=["'])[ ]?,[ ]{0,2}(?=b?["'])|[ ]{1,4}(?=["']))""",
-    re.VERBOSE | re.IGNORECASE,
-)
-_QUOTED: Final = re.compile(
-    r"""b?(?:(?P<escaped>\\{1,7}["'])(?s:.*?)(?:(?<!\\)(?P=escaped)|\Z)|"[^"\\]*+(?:\\(?s:.)[^"\\]*+)*+(?:"|\\?\Z)|'[^'\\]*+(?:\\(?s:.)[^'\\]*+)*+(?:'|\\?\Z))"""
-)
-_BRACKETED: Final = re.compile(r"(?:\[(?!redacted\])[^\[\]{}]*\]|\{[^\[\]{}]*\}|(?:\[(?!redacted\])|\{)(?s:.*))")
-_BARE: Final = re.compile(r"""(?:[^\s&;,"'<>\\]|\\(?!["'])|,(?![\s"'\[{(]|[\w.-]{1,40}["']?\s?[=:]|$))++""")
-_LINE: Final = re.compile(r"[^\r\n]+")
-_PLACEHOLDER: Final = re.compile(
-    r"(?:\?|%s|\$\d{1,3}|null|none|nil|true|false|undefined|\*+|[:@](?P<name>\w+)|%\((?P<python>\w+)\)s)[)\]}]*\Z",
-    re.IGNORECASE,
-)
-_HEADER: Final = re.compile(r"authorization|cookie", re.IGNORECASE)  # their values go on to the end of the line
 
 
 class Redactor:
@@ -178,11 +69,11 @@ class Redactor:
     ) -> None:
         self._enabled = enabled
         self._emails = emails
-        self._denied = frozenset(filter(None, map(_words, keys)))
-        self._allowed = frozenset(filter(None, map(_words, allow)))
-        self._patterns = [_compiled(pattern) for pattern in patterns]
+        self._denied = frozenset(filter(None, map(words_of, keys)))
+        self._allowed = frozenset(filter(None, map(words_of, allow)))
+        self._patterns = [compiled(pattern) for pattern in patterns]
         own = [re.escape(words[0]) for words in self._denied | self._allowed]
-        self._stem = re.compile("|".join([*_STEMS, *own])) if own else _STEM
+        self._stem = re.compile("|".join([*STEMS, *own])) if own else STEM
         self._verdicts: dict[str, int] = {}
         self._clean_keys: set[str] = set()
         self._clean_values: set[object] = set()
@@ -258,7 +149,7 @@ class Redactor:
                 separator
                 and secret
                 and secret != REPLACEMENT
-                and self._verdict(unquote_plus(name[-_KEY_LENGTH:])) == _SECRET
+                and self._verdict(unquote_plus(name[-KEY_LENGTH:])) == _SECRET
             ):
                 parts[at] = f"{name}={REPLACEMENT}"
         joined = "".join(parts)
@@ -277,12 +168,12 @@ class Redactor:
     def _judged(self, key: str) -> int:
         if not self._stem.search(key.lower()):
             return _CLEAN
-        words = _words(key)
+        words = words_of(key)
         if words in self._allowed:
             return _ALLOWED
-        if any(_holds(words, denied) for denied in self._denied):
+        if any(holds(words, denied) for denied in self._denied):
             return _SECRET
-        return _SECRET if key not in _KEPT_KEYS and _is_secret(words) else _CLEAN
+        return _SECRET if key not in KEPT_KEYS and is_secret(words) else _CLEAN
 
     def _value(  # noqa: PLR0911 - one line for each type
         self, key: str, value: object, left: list[int], depth: int
@@ -296,7 +187,7 @@ class Redactor:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, int):
-            return REPLACEMENT if value >= _CARDS and value < 10**19 and _is_card(str(int(value))) else value
+            return REPLACEMENT if value >= CARDS and value < 10**19 and is_card(str(int(value))) else value
         if isinstance(value, bytes | bytearray):
             return self._bytes(value)
         if not isinstance(value, list | tuple | set | frozenset | Mapping):
@@ -341,15 +232,15 @@ class Redactor:
         if length > TEXT_LIMIT:
             return False
         encoded = text.encode("utf-8", "surrogatepass")
-        shape = encoded.translate(_SHAPE)
-        separates = _SEPARATOR in shape or "--" in text
+        shape = encoded.translate(SHAPE)
+        separates = SEPARATOR in shape or "--" in text
         if separates and (("://" in text and "@" in text) or self._stem.search(text.lower())):
             return False
-        if (separates or " " in text or "+" in text) and _names_a_scheme(text) and _SCHEME.search(text):
+        if (separates or " " in text or "+" in text) and names_a_scheme(text) and SCHEME.search(text):
             return False
         if length < _SHORTEST_CARD:
             return True
-        return shape.find(_LONG_WORD) < 0 and encoded.translate(_DIGITS, b" -").find(_MANY_DIGITS) < 0
+        return shape.find(LONG_WORD) < 0 and encoded.translate(DIGITS, b" -").find(MANY_DIGITS) < 0
 
     def _scrubbed(self, text: str) -> str:
         if len(text) > TEXT_LIMIT:  # a secret that begins before the limit is seen whole
@@ -363,16 +254,16 @@ class Redactor:
 
     def _passed(self, text: str) -> str:
         if "-----BEGIN " in text:
-            text = _PRIVATE_KEY.sub(REPLACEMENT, text)
+            text = PRIVATE_KEY.sub(REPLACEMENT, text)
         if "://" in text and "@" in text:
-            text = _USER_INFO.sub(f"://{REPLACEMENT}@", text)
+            text = USER_INFO.sub(f"://{REPLACEMENT}@", text)
         if self._stem.search(text.lower()):
             text = self._without_pairs(text)
-        text = _TOKEN.sub(REPLACEMENT, _SCHEME.sub(_scheme, text))
-        if text.encode("utf-8", "surrogatepass").translate(_DIGITS, b" -").find(_MANY_DIGITS) >= 0:
-            text = _without_cards(text)
+        text = TOKEN.sub(REPLACEMENT, SCHEME.sub(without_token, text))
+        if text.encode("utf-8", "surrogatepass").translate(DIGITS, b" -").find(MANY_DIGITS) >= 0:
+            text = without_cards(text)
         if self._emails:
-            text = _EMAIL.sub(REPLACEMENT, text)
+            text = EMAIL.sub(REPLACEMENT, text)
         for pattern in self._patterns:
             text = REPLACEMENT.join(pattern.sub(_whole, part) for part in text.split(REPLACEMENT))
         return text
@@ -380,12 +271,17 @@ class Redactor:
     def _without_pairs(self, text: str) -> str:
         parts: list[str] = []
         kept = position = 0
-        while match := _PAIR.search(text, position):
+        while match := PAIR.search(text, position):
             position = match.end()
             key = match["key"] or match["flag"]
             if self._verdict(key) != _SECRET:
                 continue
-            start, end = _secret_at(text, match, key)
+            start, end = secret_at(text, match, key)
+            inner = PAIR.match(
+                text, start
+            )  # `app.secrets.Refused: Authorization: Digest ...`: the value names a secret
+            if inner and self._verdict(name := inner["key"] or inner["flag"]) == _SECRET:
+                end = max(end, secret_at(text, inner, name)[1])
             if start < end:
                 parts += text[kept:start], REPLACEMENT
                 kept = end
@@ -395,19 +291,14 @@ class Redactor:
 
 _NAME: Final = re.compile(r"[\w.\-]{1,128}")
 _PAIRED: Final = 2
-_SHORTEST_BEARER: Final = 6  # with a digit in it
-_SURELY_A_BEARER: Final = 20
-_CARDS: Final = 10**12  # a card number is at least this
 _SMALL: Final = 65_536  # status codes and ports, worth remembering
 _REMEMBERED: Final = 4096
 _REMEMBERED_LENGTH: Final = 128
 _LONGEST_SECRET: Final = 2048
 _PASSES: Final = 5
 _REPEATED_LENGTH: Final = 4096  # longer texts are passed once
-_KEY_LENGTH: Final = 256
 _SHORTEST: Final = 5  # pwd=x
 _SHORTEST_CARD: Final = 13
-_CLOSERS: Final = ")]}?#"
 _TELLS_NOTHING: Final = (REPLACEMENT, "", b"")
 
 
@@ -417,7 +308,8 @@ def _remember(known: set[Any], value: object) -> None:
     known.add(value)
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def compiled(pattern: str) -> re.Pattern[str]:
+    """Return an own pattern; ValueError when it does not compile, or matches the empty text."""
     try:
         compiled = re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
@@ -427,32 +319,10 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return compiled
 
 
-def _words(key: str) -> tuple[str, ...]:
-    if len(key) > _KEY_LENGTH:
-        key = f"{key[: _KEY_LENGTH // 2]} {key[-_KEY_LENGTH // 2 :]}"
-    return tuple(_WORD.findall(_WORD_START.sub(" ", key).lower()))
-
-
-def _holds(words: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
-    return any(words[at : at + len(wanted)] == wanted for at in range(len(words) - len(wanted) + 1))
-
-
-def _is_secret(words: tuple[str, ...]) -> bool:
-    letters = tuple(word for word in words if not word.isdigit())
-    if not letters:
-        return False
-    about = letters[-1] in _ABOUT or letters[0] in _ASKS
-    if any(pair in _PAIRS for pair in pairwise(letters)):
-        return not about or letters[-2:] in _PAIRS
-    if letters in _ALONE or (letters[-1] == "auth" and not about):
-        return True
-    return not about and any(word in _NOUNS or word.endswith(_ENDINGS) for word in letters)
-
-
 def _name(key: object) -> str:
     if isinstance(key, str):
         return str.__str__(key)
-    return key[:_KEY_LENGTH].decode("latin-1") if type(key) is bytes else ""
+    return key[:KEY_LENGTH].decode("latin-1") if type(key) is bytes else ""
 
 
 def _same(one: object, other: object) -> bool:
@@ -461,87 +331,3 @@ def _same(one: object, other: object) -> bool:
 
 def _whole(match: re.Match[str]) -> str:
     return REPLACEMENT if match[0] else ""
-
-
-def _names_a_scheme(text: str) -> bool:
-    return "asic" in text or "earer" in text or "ASIC" in text or "EARER" in text
-
-
-def _scheme(match: re.Match[str]) -> str:
-    """Leave prose: `basic authentication` is not the Base64 of user:password, and a bearer's token is no word."""
-    scheme, gap, token = match.groups()
-    if scheme.lower() == "basic":
-        try:
-            secret = b":" in base64.b64decode(unquote_plus(token) if "%" in token else token, validate=True)
-        except (binascii.Error, ValueError):
-            secret = False
-    else:
-        secret = len(token) >= _SURELY_A_BEARER or (len(token) >= _SHORTEST_BEARER and not token.rstrip(".").isalpha())
-    return f"{scheme}{gap}{REPLACEMENT}" if secret else match[0]
-
-
-def _without_cards(text: str) -> str:
-    parts: list[str] = []
-    kept = position = 0
-    while match := _CARD.search(text, position):
-        position = match.start() + 1
-        if _is_card(match[0].replace(" ", "").replace("-", "")):
-            parts += text[kept : match.start()], REPLACEMENT
-            kept = position = match.end()
-    return "".join([*parts, text[kept:]])
-
-
-def _is_card(digits: str) -> bool:
-    """The check of ISO/IEC 7812-1 (Luhn), for numbers that some issuer gives out."""
-    if not digits.isascii() or not _ISSUERS.fullmatch(digits):
-        return False
-    doubled = sum(sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
-    return (doubled + sum(map(int, digits[-1::-2]))) % 10 == 0
-
-
-def _secret_at(text: str, pair: re.Match[str], key: str) -> tuple[int, int]:
-    """Return where the value behind `pair` begins and ends, without its quotes; empty where it tells nothing."""
-    start = pair.end()
-    if quoted := _QUOTED.match(text, start):
-        return _inside(quoted)
-    opened = text[pair.start() - 1 : pair.start()]
-    if not pair["flag"] and _HEADER.search(key):
-        if opened in {'"', "'"} and not pair["close"]:
-            end = text.find(opened, start)
-            end = len(text) if end < 0 else end
-        else:
-            line = _LINE.match(text, start)
-            end = line.end() if line else start
-        return (start, start) if text[start:end].rstrip(" )]},;") in {"", REPLACEMENT} else (start, end)
-    if bracketed := _BRACKETED.match(text, start):
-        return start, _end_of_word(text, bracketed.end())
-    if text.startswith(REPLACEMENT, start):
-        end = _end_of_word(text, start + len(REPLACEMENT))
-        return (start, end) if end > start + len(REPLACEMENT) else (start, start)
-    bare = _BARE.match(text, start)
-    if not bare or _is_placeholder(bare[0], key):
-        return start, start
-    return start, start + len(bare[0].rstrip(_CLOSERS))
-
-
-def _end_of_word(text: str, start: int) -> int:
-    """Return where the word ends that goes on at `start`; brackets that close there belong to what is around it."""
-    word = _BARE.match(text, start)
-    return start + len(word[0].rstrip(_CLOSERS)) if word and word[0][0] not in _CLOSERS else start
-
-
-def _inside(quoted: re.Match[str]) -> tuple[int, int]:
-    text = quoted[0]
-    opening = len(text) - len(text.lstrip("b")) + len(quoted["escaped"] or '"')
-    mark = text[:opening].lstrip("b")
-    closing = len(mark) if len(text) >= opening + len(mark) and text.endswith(mark) else 0
-    inside = text[opening : len(text) - closing]
-    start = quoted.start() + opening
-    return (start, start) if inside in {"", REPLACEMENT} else (start, start + len(inside))
-
-
-def _is_placeholder(text: str, key: str) -> bool:
-    """`password = :password_1` is what a database driver is given, `password=:hunter2` is not."""
-    found = _PLACEHOLDER.match(text)
-    name = found and (found["name"] or found["python"])
-    return bool(found) and (not name or key.rpartition(".")[2].lower() in name.lower())

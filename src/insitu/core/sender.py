@@ -6,11 +6,12 @@ A queue capped in bytes before it, a thread of its own behind it, and every loss
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from insitu.core import guard
-from insitu.core.ports import Delivery
+from insitu.core.ports import Delivery, Part
 from insitu.core.records import Family, Point, size
 from insitu.core.threads import Background
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from insitu.core.budget import Meter
     from insitu.core.clock import Clock
-    from insitu.core.ports import Exporter, Part
+    from insitu.core.ports import Exporter
     from insitu.core.records import Record, Signal
 
 QUEUE_BYTES: Final = 16 * 1024 * 1024
@@ -64,6 +65,8 @@ class Sender:
         self._items: dict[Signal, int] = {}
         self._in_flight: dict[Signal, int] = {}
         self._flushing = False
+        self._metrics_asked = False
+        self._reported = 0
         self._hurry = False
         self._closed = False
         self._last_send = self._last_metrics = self._now()
@@ -75,17 +78,20 @@ class Sender:
 
     def accept(self, records: Sequence[Record]) -> None:
         """Encode records and queue them. A record that cannot be encoded is lost alone."""
-        parts = guard.call(f"{self.name}.encode", self._encode, records)
+        parts = self._encode(records)
         if parts is None:
             parts = [part for record in records for part in self._encode_alone(record)]
         for part in parts:
             self._offer(part)
 
-    def _encode(self, records: Sequence[Record]) -> list[Part]:
-        return list(self.exporter.encode(records))
+    def _encode(self, records: Sequence[Record]) -> list[Part] | None:
+        parts: list[Part] | None = guard.call_in_worker(
+            f"{self.name}.encode", lambda: _checked_parts(self.exporter.encode(records))
+        )
+        return parts
 
     def _encode_alone(self, record: Record) -> list[Part]:
-        parts: list[Part] | None = guard.call(f"{self.name}.encode", self._encode, [record])
+        parts = self._encode([record])
         if parts is None:
             with self._lock:
                 self._drop(*size(record), "encode")
@@ -95,28 +101,37 @@ class Sender:
         signal = part.signal
         with self._lock:
             if self._closed or self._held + part.weight > self._cap:
-                self._drop(signal, part.items, "closed" if self._closed else "queue_full")
+                self._drop(signal, part.items, "shutdown" if self._closed else "queue_full")
                 return
+            first = not any(self._items.values())
             self._held += part.weight
             self._waiting.setdefault(signal, deque()).append(part)
-            self._items[signal] = self._items.get(signal, 0) + part.items
-            full = self._items[signal] >= self.exporter.batch_items
-        if self.thread.ensure() and full:
+            self._items[signal] = items = self._items.get(signal, 0) + part.items
+        if first or items >= self.exporter.batch_items:
             self.thread.wake()
 
     # --- on the sender's thread ---
 
     def wait(self, seconds: float) -> bool:
-        """Pause between two tries; True when there is no time for another."""
-        return self._hurry or self.thread.wait(seconds) or self._hurry
+        """Pause between two tries, however much comes in meanwhile; True when there is no time for another."""
+        until = time.monotonic() + seconds
+        while not self._hurry:
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            if self.thread.wait(left):
+                break
+        return True
 
-    def step(self) -> float:
-        """Send what is due; return the seconds until more can be due."""
-        if self._metrics_due():
-            self._send_metrics()
-        while (signal := self._due()) is not None:
-            self._send(signal)
-            if self.thread.stopping:
+    def step(self, until: float | None = None) -> float:
+        """Send what is due; return the seconds until more can be due.
+
+        Args:
+            until: monotonic seconds when to have done, for callers that cannot wait; none on the sender's thread.
+
+        """
+        while self._send_some(until) and not self.thread.stopping:
+            if until is not None and time.monotonic() > until:
                 break
         with self._idle:
             if not self._busy():
@@ -124,9 +139,21 @@ class Sender:
                 self._idle.notify_all()
         return self._pause()
 
+    def _send_some(self, until: float | None) -> bool:
+        """Send one batch, or all metrics; False when nothing is due."""
+        timeout = SEND_TIMEOUT_SECONDS if until is None else max(0.1, until - time.monotonic())
+        if self._metrics_due():
+            self._send_metrics(timeout)
+            return True
+        signal = self._due()
+        if signal is not None:
+            self._deliver(signal, self._take(signal), timeout)
+            self._last_send = self._now()
+        return signal is not None
+
     def _metrics_due(self) -> bool:
         interval = self.exporter.metrics_interval
-        return interval is not None and (self._flushing or self._now() - self._last_metrics >= interval)
+        return interval is not None and (self._metrics_asked or self._now() - self._last_metrics >= interval)
 
     def _due(self) -> Signal | None:
         with self._lock:
@@ -146,11 +173,6 @@ class Sender:
                 pause = min(pause, self._last_metrics + self.exporter.metrics_interval - now)
         return max(0.01, pause)
 
-    def _send(self, signal: Signal) -> None:
-        parts = self._take(signal)
-        self._deliver(signal, parts)
-        self._last_send = self._now()
-
     def _take(self, signal: Signal) -> list[Part]:
         with self._lock:
             waiting, items = self._waiting[signal], 0
@@ -161,57 +183,86 @@ class Sender:
                 items += part.items
                 self._held -= part.weight
             self._items[signal] -= items
-            self._in_flight[signal] = items
+            self._fly(signal, items)
         return taken
 
-    def _send_metrics(self) -> None:
+    def _fly(self, signal: Signal, items: int) -> None:
+        self._in_flight[signal] = self._in_flight.get(signal, 0) + items
+
+    def _send_metrics(self, timeout: float) -> None:
+        self._metrics_asked = False
         self._last_metrics = self._now()
-        families = guard.call(f"{self.name}.metrics", lambda: list(self._collect()), default=())
-        parts = guard.call(f"{self.name}.metrics", lambda: list(self.exporter.encode_metrics(families)), default=[])
+        where = f"{self.name}.metrics"
+        families = guard.call_in_worker(where, lambda: list(self._collect()), default=())
+        parts = guard.call_in_worker(where, lambda: _checked_parts(self.exporter.encode_metrics(families)), default=[])
         if parts:
             with self._lock:
-                self._in_flight["metrics"] = sum(part.items for part in parts)
-            self._deliver("metrics", parts)
+                self._fly("metrics", sum(part.items for part in parts))
+            self._deliver("metrics", parts, timeout)
 
-    def _deliver(self, signal: Signal, parts: list[Part]) -> None:
+    def _deliver(self, signal: Signal, parts: list[Part], timeout: float) -> None:
         items = sum(part.items for part in parts)
         lost = Delivery(0, items, "error")
         delivery: Delivery = guard.call_in_worker(
-            f"{self.name}.send", self.exporter.send, signal, parts, SEND_TIMEOUT_SECONDS, default=lost
+            f"{self.name}.send", self._try, signal, parts, items, timeout, default=lost
         )
         with self._lock:
-            if self._in_flight.pop(signal, None) is None:
+            if self._closed:
                 return  # close() has given up on it and counted it
+            self._in_flight[signal] -= items
             self.sent[signal] = self.sent.get(signal, 0) + delivery.sent
-            if delivery.dropped:
-                self._drop(signal, delivery.dropped, delivery.reason)
+            self._drop(signal, delivery.dropped, delivery.reason)
+
+    def _try(self, signal: Signal, parts: list[Part], items: int, timeout: float) -> Delivery:
+        """Send, and make what the exporter says of it add up to what it was given."""
+        delivery = self.exporter.send(signal, parts, timeout)
+        sent = min(max(0, int(delivery.sent)), items)
+        return Delivery(sent, items - sent, guard.render(delivery.reason, 64) or "error")
 
     # --- from outside ---
 
     def flush(self, timeout: float) -> bool:
-        """Send everything that waits. False when something was lost or time ran out."""
+        """Send everything that waits. False when time ran out, or something was lost since the last flush."""
+        self.urge()
+        return self.settle(timeout)
+
+    def urge(self) -> None:
+        """Begin to send everything that waits, and the metrics as they are now."""
         with self._lock:
-            lost = sum(self.dropped.values())
-            self._flushing = True
-        if self.thread.is_current() or not self.thread.ensure():
-            self.step()
+            self._flushing = self._metrics_asked = not self._closed
         self.thread.wake()
+
+    def settle(self, timeout: float) -> bool:
+        """Wait for what `urge` has begun; where there is no thread, send here. Returns what `flush` does."""
+        until = time.monotonic() + timeout
+        if self.thread.is_current():
+            return False  # it cannot wait for itself
+        if not self.thread.running and not self._closed:
+            self.step(until)
         with self._idle:
-            done = self._idle.wait_for(lambda: not self._flushing, timeout)
-            return done and sum(self.dropped.values()) == lost
+            done = self._idle.wait_for(lambda: not self._flushing, max(0.0, until - time.monotonic()))
+            before, self._reported = self._reported, sum(self.dropped.values())
+            return done and self._reported == before
+
+    def hasten(self) -> None:
+        """Begin to send everything that waits, and wait no more between tries."""
+        self._hurry = True
+        self.urge()
 
     def close(self, timeout: float) -> bool:
         """Send what can be sent in `timeout` seconds without waiting between tries; count the rest as dropped."""
-        self._hurry = True
-        done = self.flush(timeout)
+        if self._closed:
+            return True
+        if not self._hurry:
+            self.hasten()
+        done = self.settle(timeout)
         self.thread.stop(0.1 if done else 0.0)
         with self._lock:
             self._closed = True
-            for signal, items in [*self._items.items(), *self._in_flight.items()]:
-                if items:
-                    self._drop(signal, items, "shutdown")
+            for signal, items in self.pending().items():
+                self._drop(signal, items, "shutdown")
             self._items, self._waiting, self._in_flight, self._held = {}, {}, {}, 0
-        guard.call(f"{self.name}.close", self.exporter.close)
+        guard.call_in_worker(f"{self.name}.close", self.exporter.close)
         return done
 
     def after_fork(self) -> None:
@@ -221,7 +272,7 @@ class Sender:
         self.thread.forget()
         self.sent, self.dropped = {}, {}
         self._empty()
-        guard.call(f"{self.name}.close", self.exporter.close)
+        guard.call_in_worker(f"{self.name}.close", self.exporter.close)
 
     def pending(self) -> dict[Signal, int]:
         """Return how many items wait or are on their way."""
@@ -232,10 +283,11 @@ class Sender:
         return pending
 
     def _busy(self) -> bool:
-        return any(self._items.values()) or bool(self._in_flight)
+        return self._metrics_asked or any(self._items.values()) or any(self._in_flight.values())
 
     def _drop(self, signal: Signal, items: int, reason: str) -> None:
-        self.dropped[signal, reason] = self.dropped.get((signal, reason), 0) + items
+        if items:
+            self.dropped[signal, reason] = self.dropped.get((signal, reason), 0) + items
 
     def collect(self) -> Iterable[Family]:
         """Return what was sent and what was lost, and how much waits."""
@@ -253,3 +305,10 @@ class Sender:
             "insitu.dropped_records", "counter", lost, help="Spans, log records and points that were lost, by reason."
         )
         yield Family("insitu.queue.size", "gauge", held, unit="By", help="Bytes waiting in a queue.")
+
+
+def _checked_parts(parts: Iterable[Part]) -> list[Part]:
+    checked = list(parts)
+    if not all(isinstance(part, Part) for part in checked):
+        raise TypeError("an exporter encodes to insitu.core.ports.Part")
+    return checked

@@ -50,22 +50,23 @@ class Background:
         return threading.current_thread() is self._thread
 
     def ensure(self) -> bool:
-        """Start the thread unless it runs. False when it cannot be started (the interpreter is ending)."""
-        if self._thread is not None:
+        """Start the thread unless it runs. False when it cannot be started (the interpreter is ending).
+
+        One that was asked to end and is still at its last step goes on instead.
+        """
+        if self._thread is not None and not self.stopping:
             return True
         with self._lock:
-            if self._thread is not None:
-                return True
-            thread = threading.Thread(target=self._run, name=f"insitu-{self.name}", daemon=True)
             self.stopping = False
-            self._thread = thread
-            try:
-                thread.start()
-            except (
-                RuntimeError
-            ):  # "can't start new thread": at interpreter shutdown, in a subinterpreter, or out of threads
-                self._thread = None
-                return False
+            return self._thread is not None or self._start()
+
+    def _start(self) -> bool:
+        self._thread = thread = threading.Thread(target=self._run, name=f"insitu-{self.name}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # at interpreter shutdown, in a subinterpreter, or out of threads
+            self._thread = None
+            return False
         return True
 
     def wake(self) -> None:
@@ -73,29 +74,30 @@ class Background:
         self._wakeup.set()
 
     def wait(self, seconds: float) -> bool:
-        """Sleep inside of `step`; True when the thread is to end."""
+        """Sleep inside of `step`, until woken at the longest; True when the thread is to end."""
         if not self.stopping:
             self._wakeup.wait(seconds)
             if not self.stopping:
                 self._wakeup.clear()
         return self.stopping
 
+    def ask_to_stop(self) -> None:
+        """Ask the thread to end, without waiting for it."""
+        with self._lock:
+            self.stopping = True
+            self._wakeup.set()
+
     def stop(self, timeout: float) -> bool:
         """Ask the thread to end and wait for it.
 
         False when it did not in time; it then ends with its step, or with the process.
         """
-        with self._lock:
-            thread = self._thread
-            self.stopping = True
-            self._wakeup.set()
+        self.ask_to_stop()
+        thread = self._thread
         if thread is None or thread is threading.current_thread():
             return True
         thread.join(timeout)
-        if thread.is_alive():
-            return False
-        self._thread = None
-        return True
+        return not thread.is_alive()
 
     def forget(self) -> None:
         """Drop the thread without waiting: in a forked child it does not exist."""
@@ -107,10 +109,17 @@ class Background:
     def _run(self) -> None:
         context.suppress()
         wakeup = self._wakeup
-        while not self.stopping:
+        while self._goes_on():
             before = self._clock.cpu()
             pause = guard.call_in_worker(self.name, self._step, default=_AFTER_A_FAILURE_SECONDS)
-            self._meter.add(self.name.partition("-")[0], self._clock.cpu() - before)
+            self._meter.add(self.name, self._clock.cpu() - before)
             if pause > 0 and not self.stopping:
                 wakeup.wait(pause)
                 wakeup.clear()
+
+    def _goes_on(self) -> bool:
+        """Whether there is another round. In one move with `ensure`, so that nobody counts on a thread that ends."""
+        with self._lock:
+            if self.stopping and self.is_current():
+                self._thread = None
+            return not self.stopping

@@ -6,7 +6,8 @@ the caller, guarded, because it may change or detach later (an ORM object does),
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from insitu.core import guard
@@ -15,8 +16,17 @@ LIMIT: Final = 8_192
 """Characters (or bytes) of one value, unless OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT says less."""
 DEPTH: Final = 4
 ITEMS: Final = 128
+ROOM: Final = 65_536
+"""Bytes of one container with all that it holds: lists of lists of a long text would grow by a power otherwise."""
+SMALL: Final = 256
+"""Texts up to this length are covered by the base weight of a record."""
 
-_SCALARS: Final = frozenset((int, float, bool))
+_ITEM_BYTES: Final = 32
+_LARGE: Final = 1 << 1_024
+"""Integers from here on are kept as text."""
+_SCALARS: Final = frozenset((float, bool))
+_deep: Final = reprlib.Repr()
+"""Shows what lies too deep: `str` would render all of it, however large."""
 
 
 def plain(value: object, limit: int = LIMIT, depth: int = DEPTH) -> Any:
@@ -27,26 +37,63 @@ def plain(value: object, limit: int = LIMIT, depth: int = DEPTH) -> Any:
         limit: the longest text or bytes kept.
         depth: how deep sequences and mappings are followed; what lies deeper is rendered as text.
 
+    Items beyond ITEMS, and those that find no room in ROOM bytes, are left out.
     """
     kind = type(value)
     if kind is str:
         return value if len(value) <= limit else value[:limit]  # type: ignore[arg-type,index]
-    if kind in _SCALARS:
+    if kind in _SCALARS or (kind is int and -_LARGE < value < _LARGE):  # type: ignore[operator]
         return value
-    return guard.call("values.plain", _unusual, value, limit, depth, default=f"<unprintable {kind.__name__}>")
+    return _unusual(value, limit, depth, [ROOM])
 
 
-def _unusual(value: object, limit: int, depth: int) -> Any:
+def _unusual(value: object, limit: int, depth: int, room: list[int]) -> Any:
+    made = guard.call("values.plain", _made_plain, value, limit, depth, room)
+    return made if made is not None else f"<unprintable {guard.type_name(value)[:64]}>"
+
+
+def _made_plain(value: object, limit: int, depth: int, room: list[int]) -> Any:
     if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value[:limit])
-    if depth > 0 and isinstance(value, Mapping):
-        return {
-            text(key, limit): plain(item, limit, depth - 1)
-            for key, item, _ in zip(value.keys(), value.values(), range(ITEMS), strict=False)
-        }
-    if depth > 0 and isinstance(value, Sequence | set | frozenset) and not isinstance(value, str):
-        return tuple(plain(item, limit, depth - 1) for item, _ in zip(value, range(ITEMS), strict=False))
+        view = memoryview(value)
+        return bytes(view.cast("B")[:limit]) if view.c_contiguous else view.tobytes()[:limit]
+    if isinstance(value, Mapping):
+        return _mapping(value, limit, depth - 1, room) if depth > 0 else _deep.repr(value)[:limit]
+    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, str):
+        return _sequence(value, limit, depth - 1, room) if depth > 0 else _deep.repr(value)[:limit]
     return guard.render(value, limit)
+
+
+def _mapping(value: Mapping[Any, Any], limit: int, depth: int, room: list[int]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for key, item, _ in zip(value.keys(), value.values(), range(ITEMS), strict=False):
+        name = text(key, SMALL)
+        room[0] -= len(name) + _ITEM_BYTES
+        if room[0] < 0:
+            break
+        made[name] = _item(item, limit, depth, room)
+    return made
+
+
+def _sequence(value: Iterable[Any], limit: int, depth: int, room: list[int]) -> tuple[Any, ...]:
+    made: list[Any] = []
+    for item, _ in zip(value, range(ITEMS), strict=False):
+        room[0] -= _ITEM_BYTES
+        if room[0] < 0:
+            break
+        made.append(_item(item, limit, depth, room))
+    return tuple(made)
+
+
+def _item(value: object, limit: int, depth: int, room: list[int]) -> Any:
+    limit = min(limit, max(0, room[0]))
+    kind = type(value)
+    if kind is str or kind in _SCALARS or kind is int:
+        made = plain(value, limit)
+    else:
+        made = _unusual(value, limit, depth, room)
+    if isinstance(made, str | bytes):
+        room[0] -= len(made)
+    return made
 
 
 def text(value: object, limit: int = LIMIT) -> str:
@@ -65,7 +112,3 @@ def weight(value: object) -> int:
     if isinstance(value, dict):
         return 64 + sum(weight(key) + weight(item) + 64 for key, item in value.items())
     return 0
-
-
-SMALL: Final = 256
-"""Texts up to this length are covered by the base weight of a record."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from insitu.core import guard, stacktrace
@@ -84,7 +85,7 @@ class Exporter:
             stream: BinaryIO = getattr(sys, self._output).buffer
             return stream
         if self._file is None:
-            self._file = open(self._output, "ab")  # noqa: SIM115 closed by close()
+            self._file = Path(self._output).open("ab")  # noqa: SIM115 closed by close()
         return self._file
 
     def _line(self, record: LogRecord) -> dict[str, Any]:

@@ -33,7 +33,7 @@ REQUEST_BYTES: Final = 4 * 1024 * 1024
 
 _PART_OVERHEAD: Final = 200
 _LONGEST_QUOTE: Final = 200
-_ERRORS_SCOPE: Final = Scope("insitu")
+_ERRORS_LOGGER: Final = "insitu"
 _PARTIAL_SUCCESS, _REJECTED, _ERROR_MESSAGE = 1, 1, 2  # fields of Export…ServiceResponse and Export…PartialSuccess
 _STATUS_MESSAGE: Final = 2  # field of google.rpc.Status, the body of a refusal
 
@@ -73,8 +73,6 @@ class Exporter:
         self._routes: dict[Signal, _Route] = {
             signal: _Route(target, _transport(target, agent, monotonic, wait)) for signal, target in options.targets()
         }
-        if "logs" in self._routes:
-            self._routes["errors"] = self._routes["logs"]
 
     def encode(self, records: Sequence[Record]) -> Iterable[Part]:
         """Return the parts of some records: one for each signal and scope, more where they are large."""
@@ -90,14 +88,14 @@ class Exporter:
     def encode_metrics(self, families: Iterable[Family]) -> Iterable[Part]:
         """Return the parts of one collection: one for each scope, more where they are large."""
         self._metrics.begin()
-        groups: dict[Scope, list[Metric]] = {}
+        groups: dict[str, tuple[Scope, list[Metric]]] = {}  # by text: the attributes of a scope may have no hash
         lost = 0
         for family in families:
             metric = guard.call("otlp.metric", self._metrics.metric, family) or Metric(0, len(family.points), b"")
             lost += metric.lost
             if metric.points:
-                groups.setdefault(family.scope, []).append(metric)
-        for scope, metrics in groups.items():
+                groups.setdefault(repr(family.scope), (family.scope, []))[1].append(metric)
+        for scope, metrics in groups.values():
             yield from _metric_parts(scope, metrics)
         if lost:
             yield Part("metrics", lost, 0, None)
@@ -153,48 +151,53 @@ class _Batch:
     """What a slice of records was encoded to, by signal and scope, and how much of it could not be."""
 
     def __init__(self) -> None:
-        self._groups: dict[tuple[Signal, int | str], tuple[Scope, list[bytes]]] = {}
+        self._groups: list[tuple[Signal, Scope, list[bytes]]] = []
+        self._by_scope: dict[
+            int, list[bytes]
+        ] = {}  # by identity: a scope's own hash would cost as much as an attribute
+        self._by_logger: dict[str, list[bytes]] = {}
         self._lost: dict[Signal, int] = {}
 
     def add_trace(self, trace: LocalTrace) -> None:
         """Encode a trace's spans. One that cannot be encoded is lost alone."""
-        head = guard.call("otlp.trace", otlp_encoding.trace_fields, trace, default=b"")
-        lists: dict[int, list[bytes]] = {}
+        head = guard.call("otlp.trace", otlp_encoding.trace_fields, trace)
+        by_scope = self._by_scope
         for record in trace.spans:
             encoded = guard.call("otlp.span", otlp_encoding.span, record, head) if head else None
             if encoded is None:
                 self._lose("traces")
                 continue
             scope = record.scope
-            items = lists.get(id(scope))  # by identity: a scope's own hash would cost as much as an attribute
+            items = by_scope.get(id(scope))
             if items is None:
-                items = lists[id(scope)] = self._items("traces", id(scope), scope)
+                items = by_scope[id(scope)] = self._open("traces", scope)
             items.append(encoded)
 
     def add_log(self, record: LogRecord | ErrorRecord) -> None:
-        """Encode a log record or an error."""
+        """Encode a log record, whose scope is its logger, or an error."""
         if isinstance(record, LogRecord):
-            encoded = guard.call("otlp.log", otlp_encoding.log, record)
-            self._add("logs", Scope(record.logger), encoded)
+            logger, encoded = record.logger, guard.call("otlp.log", otlp_encoding.log, record)
         else:
-            encoded = guard.call("otlp.error", otlp_encoding.error_log, record)
-            self._add("errors", _ERRORS_SCOPE, encoded)
-
-    def _add(self, signal: Signal, scope: Scope, encoded: bytes | None) -> None:
+            logger, encoded = _ERRORS_LOGGER, guard.call("otlp.error", otlp_encoding.error_log, record)
         if encoded is None:
-            self._lose(signal)
-        else:
-            self._items(signal, scope.name, scope).append(encoded)
+            self._lose("logs")
+            return
+        items = self._by_logger.get(logger)
+        if items is None:
+            items = self._by_logger[logger] = self._open("logs", Scope(logger))
+        items.append(encoded)
 
-    def _items(self, signal: Signal, key: int | str, scope: Scope) -> list[bytes]:
-        return self._groups.setdefault((signal, key), (scope, []))[1]
+    def _open(self, signal: Signal, scope: Scope) -> list[bytes]:
+        items: list[bytes] = []
+        self._groups.append((signal, scope, items))
+        return items
 
     def _lose(self, signal: Signal) -> None:
         self._lost[signal] = self._lost.get(signal, 0) + 1
 
     def parts(self, most: int) -> Iterator[Part]:
         """Yield parts of at most so many items."""
-        for (signal, _), (scope, items) in self._groups.items():
+        for signal, scope, items in self._groups:
             yield from _parts(signal, scope, items, most)
         for signal, lost in self._lost.items():
             yield Part(signal, lost, 0, None)

@@ -71,7 +71,8 @@ def scoped(scope: Scope, items: Iterable[bytes]) -> bytes:
 
 def trace_fields(trace: LocalTrace) -> bytes:
     """Return what all spans of a trace begin with: its id and its state."""
-    return b"\x0a\x10" + identity(trace.trace_id, 16) + text(b"\x1a", trace.state)
+    trace_id = b"\x0a\x10" + identity(trace.trace_id, 16)
+    return trace_id + text(b"\x1a", trace.state) if trace.state else trace_id
 
 
 def span(record: SpanRecord, trace: bytes) -> bytes:

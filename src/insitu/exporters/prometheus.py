@@ -111,8 +111,9 @@ class Page:
         form = negotiate(accept)
         sheet = _Sheet(form)
         sheet.add(guard.call("exporters.prometheus", self.collectors, default=()), self.resource)
-        if self.user_registry and (package := sys.modules.get("prometheus_client")) is not None:
-            sheet.add_registry(package.REGISTRY)
+        registry = getattr(sys.modules.get("prometheus_client"), "REGISTRY", None)
+        if self.user_registry and registry is not None:
+            guard.call("exporters.prometheus.registry", sheet.add_registry, registry)
         return form.value, sheet.page()
 
 
@@ -390,7 +391,9 @@ class _Sheet:
         """Write families of ours."""
         if resource is not None and resource.attributes:
             self._target(resource)
-        for family in guard.call("exporters.prometheus", list, families, default=()):
+        gathered: list[Family] = []
+        guard.call("exporters.prometheus", gathered.extend, families)  # what came before an error stays
+        for family in gathered:
             guard.call("exporters.prometheus", self._gather, family)
         for metric in self.metrics.values():
             self.lines += guard.call("exporters.prometheus", self._write, metric, default=())

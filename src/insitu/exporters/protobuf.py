@@ -80,7 +80,10 @@ def clamped(value: Any) -> int:
 
 def identity(value: int, size: int) -> bytes:
     """Return a trace id (16 bytes) or span id (8 bytes), most significant byte first; bits that do not fit are cut."""
-    return (value & ((1 << 8 * size) - 1)).to_bytes(size, "big")
+    try:
+        return value.to_bytes(size, "big")
+    except OverflowError:
+        return (value & ((1 << 8 * size) - 1)).to_bytes(size, "big")
 
 
 def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:

@@ -10,10 +10,9 @@ import inspect
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from opentelemetry.trace import SpanKind
-
 from insitu.core import context, guard, values
 from insitu.signals import tracing
+from insitu.signals.spans import SilentSpan, Span
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -93,7 +92,7 @@ def _code(function: Any) -> dict[str, Any]:
 def _function(function: Callable[..., Any], title: str, attributes: dict[str, Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def traced(*args: Any, **kwargs: Any) -> Any:
-        with tracing.Block(title, attributes.copy()):
+        with tracing.Block(title, tracing.INTERNAL, attributes.copy(), tracing.OWN):
             return function(*args, **kwargs)
 
     return traced
@@ -102,7 +101,7 @@ def _function(function: Callable[..., Any], title: str, attributes: dict[str, An
 def _coroutine(function: Callable[..., Any], title: str, attributes: dict[str, Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     async def traced(*args: Any, **kwargs: Any) -> Any:
-        with tracing.Block(title, attributes.copy()):
+        with tracing.Block(title, tracing.INTERNAL, attributes.copy(), tracing.OWN):
             return await function(*args, **kwargs)
 
     return traced
@@ -120,8 +119,10 @@ class _Running:
     def __init__(self, title: str, attributes: dict[str, Any]) -> None:
         provider = tracing.provider
         parent = context.current().get(context.SPAN_KEY)
-        self._span = (
-            provider.start(title, SpanKind.INTERNAL, attributes, tracing.OWN, parent) if provider.on else tracing.SILENT
+        self._span: Span | SilentSpan = (
+            provider.start(Span(title, tracing.INTERNAL, attributes, tracing.OWN), parent)
+            if provider.on
+            else tracing.SILENT
         )
 
     def __enter__(self) -> None:

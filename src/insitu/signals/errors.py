@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from insitu.core import context, guard, values
+from insitu.core.stacktrace import HEAD
 from insitu.core.records import ERROR_BYTES, ErrorRecord, Family, Frame, LogRecord, Point
 
 if TYPE_CHECKING:
@@ -25,10 +26,11 @@ CHAIN: Final = 8
 MEMBERS: Final = 8
 MESSAGE: Final = 4_096
 TYPES: Final = 1_000
-_HEAD: Final = 30
 
 CANCELLATIONS: Final = (asyncio.CancelledError, GeneratorExit)
 """Ways to end that are nobody's error."""
+LEFT: Final = frozenset({"starlette.websockets.WebSocketDisconnect", "starlette.requests.ClientDisconnect"})
+"""The visitor hung up: raised by the framework out of ordinary code, and named here because no framework is known."""
 
 
 def type_name(error: BaseException) -> str:
@@ -36,6 +38,11 @@ def type_name(error: BaseException) -> str:
     kind = type(error)
     module = kind.__module__
     return kind.__qualname__ if module == "builtins" or type(module) is not str else f"{module}.{kind.__qualname__}"
+
+
+def is_nobodys(error: BaseException) -> bool:
+    """Whether an exception is a way to end rather than an error: a cancellation, or a visitor who left."""
+    return isinstance(error, CANCELLATIONS) or type_name(error) in LEFT
 
 
 def frames(traceback: TracebackType | None) -> tuple[list[Frame], int]:
@@ -47,13 +54,25 @@ def frames(traceback: TracebackType | None) -> tuple[list[Frame], int]:
     omitted = len(taken) - FRAMES
     if omitted <= 0:
         return taken, 0
-    return taken[:_HEAD] + taken[_HEAD + omitted :], omitted
+    return taken[:HEAD] + taken[HEAD + omitted :], omitted
 
 
 def describe(error: BaseException) -> ErrorRecord:
     """Return the record of an exception with its causes, contexts and group members, all capped."""
+    record: ErrorRecord | None = guard.call("errors.describe", _describe, error)
+    # What is no exception was given by a mistake that should not be lost either.
+    return record if record is not None else ErrorRecord(type(error).__name__, guard.render(error, MESSAGE))
+
+
+def _describe(error: BaseException) -> ErrorRecord:
     record = _single(error, "")
     seen = {id(error)}
+    _follow(record, error, seen)
+    return record
+
+
+def _follow(record: ErrorRecord, error: BaseException, seen: set[int]) -> None:
+    """Hang the causes and contexts of `error` below its record."""
     last, current = record, error
     for _ in range(CHAIN):
         relation: Literal["cause", "context"] = "cause" if current.__cause__ is not None else "context"
@@ -70,7 +89,6 @@ def describe(error: BaseException) -> ErrorRecord:
         linked = _single(following, relation)
         last.chain.append(linked)
         last, current = linked, following
-    return record
 
 
 def _single(error: BaseException, relation: Literal["", "cause", "context", "member"]) -> ErrorRecord:
@@ -107,7 +125,11 @@ class Errors:
         pipeline = self.pipeline
         if pipeline is None or not isinstance(error, BaseException):
             return None
-        span = context.current().get(context.SPAN_KEY)
+        current = context.current()
+        if current.get(context.SUPPRESS_KEY):
+            return None
+        span = current.get(context.SPAN_KEY)
+        span = getattr(span, "stands_for", span)
         trace = getattr(span, "trace", None)
         if trace is not None and trace.recording and not trace.closed:
             record: ErrorRecord = span.record_exception(error, attributes)  # type: ignore[attr-defined]

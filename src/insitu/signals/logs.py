@@ -63,7 +63,7 @@ class Logs:
         capture = self.capture
 
         def call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
-            capture(record)
+            guard.call("logs.capture", capture, record)
             original(logger, record)
 
         call_handlers.__insitu__ = True  # type: ignore[attr-defined]
@@ -244,7 +244,7 @@ class LoggerProvider(api.LoggerProvider):
         attributes: Mapping[str, Any] | None = None,
     ) -> Logger:
         """Return a logger for an instrumentation scope."""
-        return Logger(self._logs, values.text(name or "", _SMALL), version, schema_url, attributes)
+        return Logger(self._logs, values.text("" if name is None else name, _SMALL), version, schema_url, attributes)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Flush the pipeline."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics as api
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from insitu.core.records import MetricKind
     from insitu.signals.metrics import Instrument, Registry
 
+BOUNDS: Final = 256
+CALLBACKS: Final = 1_000
+"""Of one observable instrument."""
 _KINDS: Final = frozenset((str, int, float, bool))
 
 
@@ -39,9 +43,9 @@ class MeterProvider(api.MeterProvider):
         del attributes
         return Meter(
             self._registry,
-            values.text(name or "", 255),
-            values.text(version or "", 255),
-            values.text(schema_url or "", 255),
+            values.text("" if name is None else name, 255),
+            values.text("" if version is None else version, 255),
+            values.text("" if schema_url is None else schema_url, 255),
         )
 
     def force_flush(self, timeout_millis: float = 30_000) -> bool:
@@ -64,14 +68,15 @@ class Meter(api.Meter):
     def _instrument(
         self, name: str, kind: MetricKind, unit: str, description: str, bounds: Sequence[float] | None = None
     ) -> Instrument:
-        chosen = guard.call("meter.bounds", lambda: tuple(float(bound) for bound in bounds) if bounds else None)
+        chosen = guard.call("meter.bounds", _bounds, bounds)
+        unit = values.text("" if unit is None else unit, 63)
         # A unit that is no text, or a description of None, comes from instrumentations in the wild.
         return self._registry.instrument(
             values.text(name, 255),
             kind,
-            values.text(unit or "", 63),
-            values.text(description or ""),
-            bounds=chosen or _default_bounds(unit),
+            unit,
+            values.text("" if description is None else description),
+            bounds=chosen or (metrics.DURATION_BOUNDS if unit == "s" else metrics.DEFAULT_BOUNDS),
             scope=self._scope,
         )
 
@@ -134,18 +139,23 @@ class Meter(api.Meter):
         family = (
             values.text(name, 255),
             metric,
-            values.text(unit or "", 63),
-            values.text(description or ""),
+            values.text("" if unit is None else unit, 63),
+            values.text("" if description is None else description),
             self._scope,
         )
         instrument = kind(name, callbacks, unit=unit, description=description)
         if len(self._registry.callbacks) < metrics.METRICS:
-            self._registry.callbacks.append(_Observation(self._registry, family, tuple(callbacks or ())).collect)
+            asks = (
+                guard.call("meter.callbacks", lambda: list(_asks(callbacks)), default=[])
+                if callbacks is not None
+                else []
+            )
+            self._registry.callbacks.append(_Observation(self._registry, family, asks).collect)
         return instrument
 
 
-def _default_bounds(unit: str) -> Sequence[float]:
-    return metrics.DURATION_BOUNDS if unit == "s" else metrics.DEFAULT_BOUNDS
+def _bounds(given: Sequence[float] | None) -> tuple[float, ...] | None:
+    return None if given is None else tuple(sorted({float(bound) for bound in itertools.islice(given, BOUNDS)}))
 
 
 class _Synchronous:
@@ -160,13 +170,14 @@ class _Synchronous:
         instrument = self._instrument
         if not instrument.registry.on or (self._absorbed and _inside_own_request()):
             return None
-        return guard.call("meter.attributes", _find, instrument, attributes or {})
+        return guard.call("meter.attributes", _find, instrument, attributes)
 
     def _number(self, amount: float) -> float:
         return amount if type(amount) is int or type(amount) is float else metrics.number(amount)
 
 
-def _find(instrument: Instrument, attributes: Mapping[str, Any]) -> Any:
+def _find(instrument: Instrument, attributes: Mapping[str, Any] | None) -> Any:
+    attributes = {} if attributes is None else attributes
     key = frozenset(attributes.items())
     found = instrument.cells.get(key)
     if found is not None:
@@ -260,19 +271,22 @@ class _Observation:
     """
 
     def __init__(
-        self, registry: Registry, family: tuple[str, MetricKind, str, str, Scope], callbacks: tuple[Any, ...]
+        self,
+        registry: Registry,
+        family: tuple[str, MetricKind, str, str, Scope],
+        asks: Sequence[Callable[[], Iterable[Any]]],
     ) -> None:
         self._registry = registry
         self._family = family
-        self._asks: list[Callable[[], Iterable[Any]]] = [_asker(callback) for callback in callbacks]
+        self._asks = asks
 
     def collect(self) -> Iterable[Family]:
         name, kind, unit, description, scope = self._family
         points: dict[Any, Point] = {}
         for ask in self._asks:
-            for observation in guard.call(f"callback {name}", lambda given=ask: list(given()), default=()):
+            for observation in guard.call(f"callback {name}", _first, ask, default=()):
                 point = guard.call(f"callback {name}", _point, observation)
-                if point is not None and len(points) < metrics.SERIES:
+                if point is not None:
                     points[frozenset(point.labels.items())] = point
         if points:
             yield Family(
@@ -288,6 +302,10 @@ class _Observation:
             )
 
 
+def _first(ask: Callable[[], Iterable[Any]]) -> list[Any]:
+    return list(itertools.islice(ask(), metrics.SERIES))
+
+
 def _point(observation: Any) -> Point | None:
     value = metrics.number(observation.value) if type(observation.value) not in (int, float) else observation.value
     labels = {
@@ -297,9 +315,12 @@ def _point(observation: Any) -> Point | None:
     return Point(labels, value) if value == value else None  # noqa: PLR0124
 
 
-def _asker(callback: Any) -> Callable[[], Iterable[Any]]:
+def _asks(callbacks: Iterable[Any]) -> Iterable[Callable[[], Iterable[Any]]]:
+    """Return what asks each callback; what is none, such as a letter of a text, is left out."""
     options = api.CallbackOptions()
-    if hasattr(callback, "send"):
-        guard.call("callback", next, callback)
-        return lambda: callback.send(options)  # type: ignore[no-any-return]
-    return lambda: callback(options)  # type: ignore[no-any-return]
+    for callback in itertools.islice(callbacks, CALLBACKS):
+        if hasattr(callback, "send"):
+            guard.call("callback", next, callback)
+            yield lambda given=callback: given.send(options)
+        elif callable(callback):
+            yield lambda given=callback: given(options)

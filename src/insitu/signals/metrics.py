@@ -77,10 +77,10 @@ class HistogramCell:
         self.bounds = bounds
         self.value: float = 0.0
         self.buckets = [0] * (len(bounds) + 1)
-        self.exemplars: list[Exemplar | None] | None = None
+        self.exemplars: list[tuple[float, int, int, int] | None] | None = None
 
-    def record(self, amount: float, exemplar: Exemplar | None = None) -> None:
-        """Add one measurement; the caller holds the registry's lock."""
+    def record(self, amount: float, exemplar: tuple[float, int, int, int] | None = None) -> None:
+        """Add one measurement, with its exemplar's fields; the caller holds the registry's lock."""
         index = bisect_left(self.bounds, amount)
         self.buckets[index] += 1
         self.value += amount
@@ -91,9 +91,11 @@ class HistogramCell:
 
     def point(self) -> Point:
         """Return the distribution now."""
-        return Point(
-            self.labels, self.value, tuple(self.buckets), tuple(self.exemplars) if self.exemplars is not None else ()
-        )
+        return Point(self.labels, self.value, tuple(self.buckets), _exemplars(self.exemplars or ()))
+
+
+def _exemplars(kept: Iterable[tuple[float, int, int, int] | None]) -> tuple[Exemplar | None, ...]:
+    return tuple([Exemplar._make(fields) if fields is not None else None for fields in kept])
 
 
 class Instrument:
@@ -357,7 +359,7 @@ class Histogram(Handle):
             cell.record(amount, sample)
 
 
-def exemplar(amount: float) -> Exemplar | None:
+def exemplar(amount: float) -> tuple[float, int, int, int] | None:
     """Return the exemplar of a measurement made now, or None outside of a sampled trace."""
     span = context.current().get(context.SPAN_KEY)
     if span is None:
@@ -365,7 +367,7 @@ def exemplar(amount: float) -> Exemplar | None:
     trace = getattr(span, "trace", None)
     if trace is None or not trace.sampled:
         return None
-    return Exemplar(amount, registry.wall(), trace.trace_id, span.span_id)  # type: ignore[attr-defined]
+    return amount, registry.wall(), trace.trace_id, span.span_id  # type: ignore[attr-defined]
 
 
 def number(value: object) -> float:

@@ -83,18 +83,11 @@ class JoinedProcessor(SpanProcessor):
         trace = LocalTrace(self._provider, ids.trace_id, int(ids.trace_flags), ids.trace_state.to_header(), start, 0)
         own = {values.text(key): values.plain(value) for key, value in (span.attributes or {}).items()}
         source = Scope(scope.name, scope.version or "", scope.schema_url or "") if scope is not None else Scope("")
-        made = Span(
-            span.name,
-            span.kind,
-            trace,
-            ids.span_id,
-            parent.span_id if parent else 0,
-            start,
-            own,
-            source,
-            True,
-            bool(parent and parent.is_remote),
+        made = Span(span.name, span.kind, own, source)
+        made.place(
+            trace, parent.span_id if parent else 0, start, local_root=True, remote=bool(parent and parent.is_remote)
         )
+        made.span_id = ids.span_id
         made.status_code, made.status_text = _STATUS[span.status.status_code], span.status.description or ""
         made.events = [SpanEvent(event.name, event.timestamp, dict(event.attributes or {})) for event in span.events]
         made.end_time = max(start, end)

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.context import Context as OtelContext
 from opentelemetry.trace import SpanKind
 
-from insitu.core import clock as clocks
 from insitu.core import context
-from insitu.core.records import SPAN_BYTES, Error, Exemplar, Family, Point, Unset
+from insitu.core.records import SPAN_BYTES, Error, Family, Point, Unset
 from insitu.signals import errors
 from insitu.signals.metrics import DURATION_BOUNDS, OVERFLOW, HistogramCell
 from insitu.signals.spans import Span
@@ -55,6 +54,10 @@ def known_methods() -> frozenset[str]:
     return frozenset(method.strip() for method in listed.split(","))
 
 
+Raw = tuple[str, "str | bytes", bytes, str, bytes, bytes, "Sequence[Any] | None", "Sequence[Any] | None"]
+"""(scheme, path, query, version, host, agent, client, server) as the server gave them; client and server are (address, port)."""
+
+
 class ServerSpan(Span):
     """The span of an incoming request, which keeps the request's raw facts until somebody wants attributes.
 
@@ -69,43 +72,27 @@ class ServerSpan(Span):
     """
 
     __slots__ = (
-        "agent",
-        "client",
         "error_type",
-        "host",
         "method",
         "original",
-        "path",
-        "query",
+        "raw",
         "request_size",
         "response_size",
         "response_status",
         "route",
-        "scheme",
-        "server",
         "settled",
-        "token",
-        "version",
     )
     counts_request: Final = True
 
-    agent: bytes
-    client: Sequence[Any] | None
     error_type: str
-    host: bytes
     method: str
     original: str
-    path: str | bytes
-    query: bytes
+    raw: Raw
     request_size: int
     response_size: int
     response_status: int
     route: str
-    scheme: str
-    server: Sequence[Any] | None
     settled: bool
-    token: Token[Context]
-    version: str
 
     @property
     def attributes(self) -> Attributes:
@@ -128,23 +115,20 @@ class ServerSpan(Span):
 
     def facts(self) -> Attributes:
         """Return the request as attributes of the stable HTTP semantic conventions."""
-        facts: Attributes = {
-            "http.request.method": self.method,
-            "url.scheme": self.scheme,
-            "url.path": _text(self.path),
-        }
+        scheme, path, query, version, host, agent, client, server = self.raw
+        facts: Attributes = {"http.request.method": self.method, "url.scheme": scheme, "url.path": _text(path)}
         if self.method == "_OTHER":
             facts["http.request.method_original"] = self.original
-        if self.query:
-            facts["url.query"] = _text(self.query)
-        facts.update(_address(self.host, self.server, self.scheme))
-        if self.client:
-            facts["client.address"] = facts["network.peer.address"] = self.client[0]
-            facts["client.port"] = facts["network.peer.port"] = self.client[1]
-        if self.version:
-            facts["network.protocol.version"] = self.version
-        if self.agent:
-            facts["user_agent.original"] = _text(self.agent)
+        if query:
+            facts["url.query"] = _text(query)
+        facts.update(_address(host, server, scheme))
+        if client:
+            facts["client.address"] = facts["network.peer.address"] = client[0]
+            facts["client.port"] = facts["network.peer.port"] = client[1]
+        if version:
+            facts["network.protocol.version"] = version
+        if agent:
+            facts["user_agent.original"] = _text(agent)
         if self.route:
             facts["http.route"] = self.route
         if self.response_status:
@@ -156,15 +140,20 @@ class ServerSpan(Span):
 
 def fail(span: ServerSpan, error: BaseException) -> None:
     """Note an exception that left the application; it is not touched, and a cancellation is nobody's error."""
-    if isinstance(error, errors.CANCELLATIONS):
+    if errors.is_nobodys(error):
         span.set_attribute("insitu.cancelled", value=True)
-    elif isinstance(error, Exception):
+    elif not isinstance(error, Exception):
+        return
+    elif span.end_time:
+        # The response is out and its record has left; what fails behind it is an error of its own.
+        errors.errors.emit(error, span.trace, handled=False)
+    else:
         span.error_type = errors.type_name(error)
-        if span.end_time or not span.trace.recording:
+        if not span.trace.recording:
             errors.errors.emit(error, span.trace, handled=False)
-        else:
-            record = span.record_exception(error)
-            span.status_code, span.status_text = Error, f"{record.type}: {record.message}"
+            return
+        record = span.record_exception(error)
+        span.status_code, span.status_text = Error, f"{record.type}: {record.message}"
 
 
 def _text(value: str | bytes) -> str:
@@ -282,7 +271,7 @@ class Requests:
         above: tuple[int, int, int, str] | None,
         request_size: int,
     ) -> ServerSpan:
-        """Begin a request and make its span current.
+        """Begin a request. The adapter makes its span current (`context.enter`).
 
         Args:
             kind: the method as it came; `WS` for a WebSocket.
@@ -300,29 +289,20 @@ class Requests:
         else:
             trace, added = tracing.begin((*above, True), method, SERVER, None)
             parent_id, remote = above[1], True
-        span = ServerSpan(
-            method if method != "_OTHER" else "HTTP",
-            SERVER,
-            trace,
-            clocks.random_bits(64) or 1,
-            parent_id,
-            trace.since,
-            None,
-            OWN,
-            True,
-            remote,
-        )
-        span.original = kind
-        span.method, span.scheme, span.path, span.query, span.version = method, scheme, path, query, version
-        span.host, span.agent, span.client, span.server, span.request_size = host, agent, client, server, request_size
-        span.response_status, span.response_size, span.route, span.error_type, span.settled = 0, 0, "", "", False
+        name = method if method != "_OTHER" else "HTTP"
+        span = ServerSpan(name, SERVER, None, OWN)
+        span.place(trace, parent_id, trace.since, local_root=True, remote=remote)
+        span.method, span.original, span.request_size = method, kind, request_size
+        span.raw = (scheme, path, query, version, host, agent, client, server)
+        span.response_status = span.response_size = 0
+        span.route = span.error_type = ""
+        span.settled = False
         trace.weight = len(path) + len(query) + len(agent)
         self.active[span.span_id] = span
         if added:
             span.set_attributes(added)
         if tracing.processors and trace.recording:
             tracing.started(span)
-        span.token = context.enter(span)
         if trace.metered:
             tracing.hot(tracing.monotonic() - began)
         return span
@@ -335,30 +315,26 @@ class Requests:
         if self.active.pop(span.span_id, None) is None:
             return
         tracing = self._tracing
-        began = tracing.monotonic()
         trace = span.trace
-        span.route = route
+        began = tracing.monotonic()
+        if route:
+            span.route = route
+            if span.name == span.method:
+                span.name = f"{span.method} {route}"
         if span.response_status >= _SERVER_ERROR and not span.error_type:
             span.error_type = str(span.response_status)
         if span.error_type and span.status_code == Unset:
             span.status_code = Error
-        if route and span.name == span.method:
-            span.name = f"{span.method} {route}"
-        if trace.recording:
-            span.end(began + trace.offset)
-        else:
-            self._count_only(span, began + trace.offset)
-        if trace.metered:
-            tracing.hot(tracing.monotonic() - began)
-
-    def _count_only(self, span: ServerSpan, end_time: int) -> None:
-        """Ship an unsampled request for its count."""
-        trace = span.trace
-        span.end_time = end_time
+        span.end_time = began + trace.offset
+        if tracing.processors and trace.recording:
+            tracing.on_end(span)
         trace.spans.append(span)
         trace.closed = True
-        if self._tracing.on:
-            self._tracing.pipeline.put(trace, SPAN_BYTES)
+        if tracing.on:
+            # An unsampled request goes the same way, for its count.
+            tracing.put(trace, SPAN_BYTES if len(trace.spans) == 1 else trace.size())
+        if trace.metered:
+            tracing.hot(tracing.monotonic() - began)
 
     # --- on the worker ---
 
@@ -367,12 +343,13 @@ class Requests:
         span = trace.spans[-1] if trace.spans else None
         if type(span) is not ServerSpan or span.method == "WS":
             return
-        key = (span.method, span.scheme, span.route, span.response_status, span.version, span.error_type)
+        raw = span.raw
+        key = (span.method, raw[0], span.route, span.response_status, raw[3], span.error_type)
         series = self._series.get(key)
         if series is None:
             series = self._new_series(key)
         seconds = (span.end_time - span.start_time) / 1e9
-        sample = Exemplar(seconds, span.end_time, trace.trace_id, span.span_id) if trace.sampled else None
+        sample = (seconds, span.end_time, trace.trace_id, span.span_id) if trace.sampled else None
         with self._metrics.lock:
             series.duration.record(seconds, sample)
             if span.request_size >= 0:
@@ -398,7 +375,7 @@ class Requests:
         counts: dict[tuple[str, str], int] = {}
         for span in list(self.active.values()):
             if span.method != "WS":
-                key = (span.method, span.scheme)
+                key = (span.method, span.raw[0])
                 counts[key] = counts.get(key, 0) + 1
         points = [
             Point({"http.request.method": method, "url.scheme": scheme}, number)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace import Span as ApiSpan
 
 from insitu.core import guard, values
+from insitu.core.clock import random_bits
 from insitu.core.context import tracestate
 from insitu.core.records import Error, LocalTrace, Ok, SpanEvent, SpanLink, SpanRecord, Unset
 from insitu.signals import errors
@@ -41,32 +42,23 @@ class Span(SpanRecord):
 
     _context: SpanContext | None
 
-    def __init__(
-        self,
-        name: str,
-        kind: SpanKind,
-        trace: LocalTrace,
-        span_id: int,
-        parent_id: int,
-        start_time: int,
-        own: Attributes | None,
-        scope: Scope,
-        local_root: bool,
-        parent_remote: bool = False,
-    ) -> None:
+    def __init__(self, name: str, kind: SpanKind, own: Attributes | None, scope: Scope) -> None:
         self.name = name
         self.kind = kind
-        self.trace = trace
-        self.span_id = span_id
-        self.parent_id = parent_id
-        self.start_time = start_time
         self.own = own
         self.scope = scope
-        self.local_root = local_root
-        self.parent_remote = parent_remote
         self.end_time = self.status_code = 0
         self.status_text = ""
         self.events = self.links = self.dropped = self._context = None
+
+    def place(self, trace: LocalTrace, parent_id: int, start_time: int, *, local_root: bool, remote: bool) -> None:
+        """Give the span its place in a trace."""
+        self.trace = trace
+        self.span_id = random_bits(64) or 1
+        self.parent_id = parent_id
+        self.start_time = start_time
+        self.local_root = local_root
+        self.parent_remote = remote
 
     # --- attributes ---
 
@@ -121,7 +113,7 @@ class Span(SpanRecord):
         if self.end_time or not trace.recording:
             return
         now = trace.monotonic() + trace.offset
-        plain = guard.call("span.add_event", self._plain, attributes, default={}) if attributes else {}
+        plain = guard.call("span.add_event", self._plain, attributes, default={}) if attributes is not None else {}
         event = SpanEvent(values.text(name, SMALL), now if timestamp is None else moment(timestamp, now), plain, error)
         trace.weight += 200 + (values.weight(plain) if plain else 0)
         if self.events is None:
@@ -176,7 +168,7 @@ class Span(SpanRecord):
 
         OK is final, and UNSET never replaces another (OpenTelemetry tracing specification, Set Status).
         """
-        if isinstance(status, Status):
+        if issubclass(type(status), Status):  # isinstance would ask the object itself, which may raise
             code, text = status.status_code, status.description
         else:
             code, text = status, description
@@ -184,7 +176,7 @@ class Span(SpanRecord):
         if type(code) is not StatusCode or self.end_time or self.status_code == Ok or code is StatusCode.UNSET:
             return
         self.status_code = Ok if code is StatusCode.OK else Error
-        self.status_text = values.text(text, errors.MESSAGE) if text and code is StatusCode.ERROR else ""
+        self.status_text = values.text(text, errors.MESSAGE) if text is not None and code is StatusCode.ERROR else ""
 
     def record_exception(
         self,
@@ -214,9 +206,9 @@ class Span(SpanRecord):
 
     def fail(self, error: BaseException) -> None:
         """Mark the span with the exception that it ends with: an error, or a cancellation, which is nobody's error."""
-        if isinstance(error, errors.CANCELLATIONS):
+        if issubclass(type(error), errors.CANCELLATIONS):
             self.set_attribute("insitu.cancelled", value=True)
-        elif isinstance(error, Exception):
+        elif issubclass(type(error), Exception):
             record = self.record_exception(error)
             if self.status_code == Unset:
                 self.status_code = Error
@@ -227,15 +219,19 @@ class Span(SpanRecord):
 
     def end(self, end_time: int | None = None) -> None:
         """End the span, now or at `end_time` (wall nanoseconds). Only the first call counts."""
+        now = self.trace.monotonic()
+        self.close(now, 0 if end_time is None else moment(end_time, now + self.trace.offset))
+
+    def close(self, now: int, end_time: int = 0) -> None:
+        """End the span at `now` (monotonic nanoseconds), or at a given `end_time`, and ship what is complete."""
         if self.end_time:
             return
         trace = self.trace
-        now = trace.monotonic() + trace.offset
-        if end_time is None:
-            # A start given by the caller may lie ahead of our clock.
-            self.end_time = now if now > self.start_time else self.start_time
-        else:
-            self.end_time = max(moment(end_time, now), self.start_time)
+        now += trace.offset
+        if not end_time:
+            end_time = now
+        # A start given by the caller may lie ahead of our clock.
+        self.end_time = end_time if end_time > self.start_time else self.start_time
         owner = trace.owner
         if owner.processors and trace.recording:
             owner.on_end(self)
@@ -259,14 +255,7 @@ class Span(SpanRecord):
     def get_span_context(self) -> SpanContext:
         """Return the ids, as OpenTelemetry's object; made when first asked for."""
         if self._context is None:
-            trace = self.trace
-            self._context = SpanContext(
-                trace.trace_id,
-                self.span_id,
-                is_remote=False,
-                trace_flags=TraceFlags(trace.flags),
-                trace_state=tracestate(trace.state),
-            )
+            self._context = ids_of(self.trace, self.span_id)
         return self._context
 
     @property
@@ -279,14 +268,7 @@ class Span(SpanRecord):
         """The parent's ids, or None."""
         if not self.parent_id:
             return None
-        trace = self.trace
-        return SpanContext(
-            trace.trace_id,
-            self.parent_id,
-            is_remote=self.parent_remote,
-            trace_flags=TraceFlags(trace.flags),
-            trace_state=tracestate(trace.state),
-        )
+        return ids_of(self.trace, self.parent_id, is_remote=self.parent_remote)
 
     @property
     def attributes(self) -> MappingProxyType[str, Any] | Attributes:
@@ -321,7 +303,7 @@ class SilentSpan:
 
     __slots__ = ("_context", "span_id", "trace")
 
-    def __init__(self, trace: LocalTrace | None, context: SpanContext, span_id: int) -> None:
+    def __init__(self, trace: LocalTrace | None, context: SpanContext | None, span_id: int) -> None:
         self.trace = trace
         self.span_id = span_id
         self._context = context
@@ -335,8 +317,8 @@ class SilentSpan:
         """Do nothing."""
 
     set_attribute = set_attributes = add_event = add_link = update_name = set_status = record_exception = fail = end = (
-        _nothing
-    )
+        close
+    ) = _nothing
 
     def is_recording(self) -> bool:
         """Return False."""
@@ -344,7 +326,9 @@ class SilentSpan:
 
     def get_span_context(self) -> SpanContext:
         """Return the ids."""
-        return self._context
+        if self._context is None and self.trace is not None:
+            self._context = ids_of(self.trace, self.span_id)
+        return self._context or INVALID_SPAN_CONTEXT
 
     def __enter__(self) -> Self:
         """Return the span."""
@@ -356,18 +340,32 @@ class SilentSpan:
         """Do nothing."""
 
 
+class Absorbed(SilentSpan):
+    """Stands for our own server span where another instrumentation would make a second one of the same request."""
+
+    __slots__ = ("stands_for",)
+    counts_request: Final = True
+
+    def __init__(self, span: Span) -> None:
+        super().__init__(span.trace, span.get_span_context(), span.span_id)
+        self.stands_for = span
+
+
 # Virtual subclasses: deriving from the API's ABC would give each span a __dict__ and each isinstance of ours an
 # ABC's price.
 ApiSpan.register(Span)
 ApiSpan.register(SilentSpan)
 
 
+def ids_of(trace: LocalTrace, span_id: int, *, is_remote: bool = False) -> SpanContext:
+    """Return OpenTelemetry's object for a span of a trace."""
+    flags, state = TraceFlags(trace.flags), tracestate(trace.state)
+    return SpanContext(trace.trace_id, span_id, is_remote=is_remote, trace_flags=flags, trace_state=state)
+
+
 def moment(given: object, now: int) -> int:
     """Return a timestamp given by a caller, or `now` when it is none (negative, not a number, beyond 64 bits)."""
-    try:
-        value = int(given)  # type: ignore[call-overload]
-    except (TypeError, ValueError, OverflowError):
-        return now
+    value = given if type(given) is int else guard.call("span.time", int, given, default=0)
     return value if 0 < value < _TIME_LIMIT else now
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from opentelemetry import trace as api
+from opentelemetry.context import Context as OtelContext
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext, SpanKind, TraceFlags
 
 from insitu.core import clock as clocks
@@ -19,7 +20,7 @@ from insitu.core import context, guard, values
 from insitu.core.records import LocalTrace, Scope
 from insitu.signals import spans
 from insitu.signals.sampling import Ratio
-from insitu.signals.spans import SilentSpan, Span
+from insitu.signals.spans import Absorbed, SilentSpan, Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -89,68 +90,61 @@ class TracerProvider(api.TracerProvider):
 
     # --- starting spans ---
 
-    def start(
-        self, name: str, kind: SpanKind, own: Attributes | None, scope: Scope, parent: object, start_time: int = 0
-    ) -> Span | SilentSpan:
-        """Start a span below `parent`, which is whatever the context holds as its current span.
+    def start(self, span: Span, parent: object, start_time: int = 0) -> Span | SilentSpan:
+        """Start a new span below `parent`, which is whatever some context holds as its current span.
 
         Args:
-            name: exact and short str.
-            kind: OpenTelemetry's.
-            own: plain attributes, kept as they are; the span owns the dict from now on.
-            scope: who makes it.
-            parent: the current span of some context, or None.
+            span: made, but without a place yet.
+            parent: the span above, ours or not, or None.
             start_time: wall nanoseconds; 0 is now.
 
+        Returns:
+            The span, or its stand-in where the trace is not recorded.
+
         """
+        if type(parent) is Absorbed:
+            parent = parent.stands_for
         if isinstance(parent, Span):
             trace = parent.trace
             if not trace.recording:
                 return silent(trace)
-            now = trace.monotonic() + trace.offset
-            span = Span(
-                name, kind, trace, clocks.random_bits(64) or 1, parent.span_id, start_time or now, own, scope, False
+            span.place(
+                trace, parent.span_id, start_time or self.monotonic() + trace.offset, local_root=False, remote=False
             )
         elif isinstance(parent, SilentSpan) and parent.trace is not None:
             return parent
         else:
             above = _ids(parent)
-            trace, added = self.begin(above, name, kind, own)
+            trace, added = self.begin(above, span.name, span.kind, span.own)
             if not trace.recording:
                 return silent(trace)
             parent_id, remote = (above[1], above[4]) if above is not None else (0, False)
-            span = Span(
-                name,
-                kind,
-                trace,
-                clocks.random_bits(64) or 1,
-                parent_id,
-                start_time or trace.since,
-                own,
-                scope,
-                True,
-                remote,
-            )
-            span.set_attributes(added)
+            span.place(trace, parent_id, start_time or trace.since, local_root=True, remote=remote)
+            if added:
+                span.set_attributes(added)
         if self.processors:
             self.started(span)
         return span
 
     def begin(
         self, above: tuple[int, int, int, str, bool] | None, name: str, kind: SpanKind, own: Attributes | None
-    ) -> tuple[LocalTrace, Mapping[str, Any]]:
+    ) -> tuple[LocalTrace, Mapping[str, Any] | None]:
         """Begin a local trace below a remote parent or none; return it with what the sampler adds to its root."""
-        trace_id = above[0] if above is not None else clocks.random_bits(128) or 1
-        parent = above[:4] if above is not None else None
+        # The level 2 flag "random" is set for ids that we make, and passed on as it came.
+        if above is None:
+            trace_id, parent, state, flags = clocks.random_bits(128) or 1, None, "", 2
+        else:
+            parent = above[:4]
+            trace_id, _, flags, state = parent
         decision = self.sampler.decide(trace_id, parent, name, kind, own)
-        # The level 2 flag "random" is passed on as it came, and set for ids that we make.
-        flags = (1 if decision.sampled else 0) | (2 if parent is None else parent[2] & 2)
-        state = decision.state if decision.state is not None else parent[3] if parent is not None else ""
+        flags = flags | 1 if decision.sampled else flags & 2
+        if decision.state is not None:
+            state = decision.state
         trace = LocalTrace(self, trace_id, flags, state, self.wall(), self.monotonic())
         trace.recording = decision.recording
         trace.metered = trace_id & METER_MASK == 0
         trace.bound = context.fields.get()
-        return trace, decision.attributes or {}
+        return trace, decision.attributes
 
     def ship(self, trace: LocalTrace) -> None:
         """Hand a finished record to the pipeline."""
@@ -259,7 +253,8 @@ class Tracer(api.Tracer):
             name = _clean_text(name, _SMALL)
         own = clean(attributes, provider.limits) if attributes else None
         start = spans.moment(start_time, 0) if start_time is not None else 0
-        span = provider.start(name, kind if isinstance(kind, SpanKind) else INTERNAL, own, self.scope, parent, start)
+        made = Span(name, kind if isinstance(kind, SpanKind) else INTERNAL, own, self.scope)
+        span = provider.start(made, parent, start)
         if links and isinstance(span, Span):
             guard.call("start_span.links", _add_links, span, links)
         return span
@@ -284,6 +279,8 @@ class Tracer(api.Tracer):
 SPAN_KEY: Final = context.SPAN_KEY
 _current: Final = context.current
 _enter: Final = context.enter
+_attach: Final = context.attach
+_set_item: Final = dict.__setitem__
 _leave: Final = context.leave
 
 ABSORBED: Final = frozenset(
@@ -298,11 +295,10 @@ ABSORBED: Final = frozenset(
 """Scopes that make a server span of a request. Inside one of ours they get ours: one request is one SERVER span."""
 
 
-def _inside_request() -> SilentSpan | None:
+def _inside_request() -> Absorbed | None:
     span = _current().get(SPAN_KEY)
-    if isinstance(span, Span) and span.kind is SpanKind.SERVER and not span.end_time:
-        return SilentSpan(span.trace if span.trace.recording else None, span.get_span_context(), span.span_id)
-    return None
+    span = getattr(span, "stands_for", span)
+    return Absorbed(span) if isinstance(span, Span) and span.kind is SpanKind.SERVER and not span.end_time else None
 
 
 class CurrentSpan:
@@ -359,40 +355,58 @@ class CurrentSpan:
         return traced
 
 
-class Block:
-    """What `insitu.span` returns."""
+class Block(Span):
+    """What `insitu.span` returns: a context manager that is the span itself.
 
-    __slots__ = ("_kind", "_name", "_own", "_span", "_token")
+    Entering does what `TracerProvider.start` and `context.enter` do, written out for the common case: a span below a
+    span, the hottest path of an application that traces itself.
+    """
 
-    def __init__(self, name: str, own: Attributes | None, kind: SpanKind = INTERNAL) -> None:
-        self._name = name
-        self._own = own
-        self._kind = kind
+    __slots__ = ("_token",)
 
-    def __enter__(self) -> Span | SilentSpan:
-        """Start the span and make it current."""
-        began = provider.monotonic()
-        parent = _current().get(SPAN_KEY)
-        span = self._span = provider.start(self._name, self._kind, self._own, OWN, parent) if provider.on else SILENT
-        self._token: Token[Context] = _enter(span)
-        trace = span.trace
-        if trace is not None and trace.metered:
-            provider.hot(provider.monotonic() - began)
-        return span
+    _token: Token[Context] | None
+
+    def __enter__(self) -> Self:
+        """Start the span and make it current. In a trace that is not recorded a stand-in is returned."""
+        if not provider.on:
+            self._token = None
+            return SILENT  # type: ignore[return-value] # it has all that a span offers
+        now = provider.monotonic()
+        context = OtelContext(_current())
+        parent = context.get(SPAN_KEY)
+        span: Any = self
+        if isinstance(parent, Span) and not provider.processors and (trace := parent.trace).recording:
+            self.trace = trace
+            self.span_id = clocks.random_bits(64) or 1
+            self.parent_id = parent.span_id
+            self.start_time = now + trace.offset
+            self.local_root = self.parent_remote = False
+        else:
+            span = provider.start(self, parent)
+        _set_item(context, SPAN_KEY, span)
+        self._token = _attach(context)
+        if span is not self:
+            self.end_time = 1  # it never began: `close` has nothing to do
+            self.trace = span.trace
+        elif span.trace.metered:
+            provider.hot(provider.monotonic() - now)
+        return span  # type: ignore[no-any-return]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Restore the context, record the exception, end the span. The exception goes on as it is."""
-        began = provider.monotonic()
-        _leave(self._token)
-        span = self._span
+        token = self._token
+        if token is None:
+            return
+        now = provider.monotonic()
+        _leave(token)
+        self._token = None
         if error is not None:
-            span.fail(error)
-        span.end()
-        trace = span.trace
-        if trace is not None and trace.metered:
-            provider.hot(provider.monotonic() - began)
+            self.fail(error)
+        self.close(now)
+        if self.trace.metered:
+            provider.hot(provider.monotonic() - now)
 
 
 provider = TracerProvider()
@@ -417,7 +431,7 @@ def span(name: str, /, **attributes: Any) -> Block:
         if kind not in _SCALARS and (kind is not str or len(value) > _SMALL):
             attributes = clean(attributes, provider.limits)
             break
-    return Block(name, attributes or None)
+    return Block(name, INTERNAL, attributes or None, OWN)
 
 
 def clean(attributes: Mapping[str, Any], limits: Limits) -> Attributes:
@@ -434,15 +448,7 @@ def _clean(attributes: Mapping[str, Any], limits: Limits) -> Attributes:
 
 def silent(trace: LocalTrace) -> SilentSpan:
     """Return the stand-in for the spans of a trace that is not recorded; its ids go out to other processes."""
-    span_id = clocks.random_bits(64) or 1
-    ids = SpanContext(
-        trace.trace_id,
-        span_id,
-        is_remote=False,
-        trace_flags=TraceFlags(trace.flags),
-        trace_state=context.tracestate(trace.state),
-    )
-    return SilentSpan(trace, ids, span_id)
+    return SilentSpan(trace, None, clocks.random_bits(64) or 1)
 
 
 def _ids(parent: object) -> tuple[int, int, int, str, bool] | None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FORWARDED: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+FORWARDED: Final = ("forwarded", "via", "x-forwarded-", "x-real-ip")
+"""How the names of headers begin that a proxy adds."""
 REFUSAL: Final = (
     "insitu answers this page to loopback only. From elsewhere set INSITU_TOKEN (or insitu.init(token=...)) "
     "and send 'Authorization: Bearer <token>'; in Prometheus: authorization: {credentials: <token>}.\n"
@@ -21,7 +22,7 @@ def allowed(peer: str | None, headers: Mapping[str, str], token: str | None) -> 
 
     Args:
         peer: address of the socket's other end; None for a Unix socket.
-        headers: names in lower case.
+        headers: names in lower case, values as Latin-1.
         token: the secret, or None where only this machine may read.
 
     A loopback peer counts only with a loopback Host header (a page of another site may have had its name rebound to
@@ -31,12 +32,14 @@ def allowed(peer: str | None, headers: Mapping[str, str], token: str | None) -> 
     """
     if token:
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode()):
+        # A header's bytes were read as Latin-1.
+        secret = given.strip().encode("latin-1", "replace")
+        if scheme.lower() == "bearer" and hmac.compare_digest(secret, token.encode()):
             return True
     return (
         is_loopback(peer)
         and is_loopback(host_name(headers.get("host", "")))
-        and not any(name in headers for name in FORWARDED)
+        and not any(name.startswith(FORWARDED) for name in headers)
     )
 
 

@@ -53,7 +53,7 @@ class Api:
         self.paths = frozenset(pages)
 
     def handle(self, request: Request) -> Response:
-        """Answer a request to one of `paths`."""
+        """Answer a request to one of `paths`; the body is that of a GET, and the adapter leaves it out for a HEAD."""
         if not access.allowed(request.peer, request.headers, self._token):
             return Response(401, access.REFUSAL.encode(), headers={"www-authenticate": "Bearer"})
         if request.method not in _METHODS:
@@ -63,4 +63,4 @@ class Api:
             return Response(500, b"insitu: this page failed; the log says why\n")
         content_type, body = rendered
         plain = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
-        return Response(200, b"" if request.method == "HEAD" else body, content_type, plain)
+        return Response(200, body, content_type, plain)

@@ -1,0 +1,204 @@
+"""The command line: `insitu doctor`, `insitu options`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from insitu import config, doctor
+from insitu.core.redact import Redactor
+from insitu.core.secrets import REPLACEMENT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from insitu.doctor import Cost, Finding
+
+ABOUT: Final = """\
+insitu measures a Python application from inside its process: requests, traces, metrics,
+logs, errors and the state of the process. One line in the application starts it:
+
+    import insitu
+    insitu.instrument(app)         # FastAPI, Starlette, any ASGI application
+
+Then /metrics on the application itself is what Prometheus scrapes, and with
+OTEL_EXPORTER_OTLP_ENDPOINT set everything goes to an OTLP receiver as well.
+"""
+MORE: Final = """\
+where options come from:
+    an argument of insitu.init(), else INSITU_<NAME>, else OpenTelemetry's own variable,
+    else [tool.insitu] in pyproject.toml or insitu.toml, else the default.
+    INSITU_DISABLED=1 or OTEL_SDK_DISABLED=true switch everything off.
+
+try:
+    insitu doctor shop:app         is everything measured? what is done twice? what does it cost?
+    insitu options                 what is set, and by whom
+    INSITU_EXPORTERS=console uvicorn shop:app
+                                   see requests, spans and errors on this terminal
+"""
+_COLOURS: Final = {"ok": "32", "note": "33", "problem": "31", "bold": "1", "dim": "2"}
+_WIDTH: Final = 100
+_MARGIN: Final = 11
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status: 0, 1 where doctor found a problem, 2 for a wrong command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that knows no µ gets a question mark
+    given = _parser().parse_args(arguments)
+    status: int = given.run(given)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("insitu", description=ABOUT, epilog=MORE, formatter_class=shape)
+    parser.add_argument("--version", action="version", version=f"insitu {doctor.version_of('insitu') or 'unknown'}")
+    parser.set_defaults(run=lambda _: _help(parser))
+    commands = parser.add_subparsers(title="commands", metavar="")
+
+    doctors = commands.add_parser(
+        "doctor",
+        help="what is measured, what is not and why, what is done twice, what it costs",
+        description="Import an application as uvicorn does and say what insitu sees of it. Exits 1 for a problem.",
+    )
+    doctors.add_argument("application", nargs="?", default="", metavar="module:app", help="without: the environment")
+    doctors.add_argument("--check", action="store_true", help="try the exporters' addresses (1 s each)")
+    doctors.add_argument("--json", action="store_true", help="for machines")
+    doctors.set_defaults(run=_doctor)
+
+    options = commands.add_parser("options", help="every option, its variables, its value and who set it")
+    options.add_argument("--markdown", action="store_true", help="the page of the documentation")
+    options.set_defaults(run=_options)
+    return parser
+
+
+def _help(parser: argparse.ArgumentParser) -> int:
+    parser.print_help()
+    return 0
+
+
+class _Paper:
+    """Prints, in colour on a terminal unless NO_COLOR is set (https://no-color.org)."""
+
+    def __init__(self, stream: TextIO) -> None:
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        self._coloured = stream.isatty() and not plain
+
+    def paint(self, colour: str, text: str) -> str:
+        return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if self._coloured else text
+
+    def paragraph(self, colour: str, label: str, text: str) -> None:
+        first, *rest = textwrap.wrap(text, _WIDTH - _MARGIN, break_long_words=False, break_on_hyphens=False) or [""]
+        print(f"  {self.paint(colour, f'{label:<{_MARGIN - 2}}')}{first}")
+        for line in rest:
+            print(" " * _MARGIN + line)
+
+
+# --- doctor
+# ------------------------------------------------------------------------------------------------------------------
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    findings = list(doctor.examine(given.application, os.environ, check=given.check))
+    measured = doctor.cost()
+    problems = sum(finding.level == "problem" for finding in findings)
+    if given.json:
+        report: dict[str, Any] = {
+            "application": given.application,
+            "problems": problems,
+            "findings": [finding._asdict() for finding in findings],
+            "cost": {"microseconds_a_span": measured.span, "microseconds_a_request": measured.request},
+        }
+        print(json.dumps(report, indent=2))
+    else:
+        _report(findings, measured, problems)
+    return 1 if problems else 0
+
+
+def _report(findings: Iterable[Finding], measured: Cost, problems: int) -> None:
+    paper = _Paper(sys.stdout)
+    notes, before = 0, ""
+    for finding in findings:
+        if finding.section != before:
+            before = finding.section
+            print(f"\n{paper.paint('bold', before)}")
+        paper.paragraph(finding.level, finding.level, finding.text)
+        if finding.fix:
+            paper.paragraph("dim", "", f"→ {finding.fix}")
+        notes += finding.level == "note"
+    print(f"\n{paper.paint('bold', 'cost')}")
+    figures = f"{measured.request:.1f} µs a request, {measured.span:.1f} µs a span with three attributes"
+    paper.paragraph(
+        "ok", "now", f"{figures}: CPU of the whole process, measured here on an application that does nothing"
+    )
+    paper.paragraph("dim", "", "in a running process: insitu_cpu_seconds_total on /metrics")
+    counted = f"{problems} problem{'s' * (problems != 1)}, {notes} note{'s' * (notes != 1)}"
+    print(f"\n{paper.paint('problem' if problems else 'ok', counted)}")
+
+
+# --- options
+# -----------------------------------------------------------------------------------------------------------------
+
+
+def _options(given: argparse.Namespace) -> int:
+    if given.markdown:
+        print(markdown(), end="")
+        return 0
+    paper = _Paper(sys.stdout)
+    for setting, value, source in config.values_of({}, os.environ, Path.cwd()):
+        print(f"{paper.paint('bold', f'{setting.name:<18}')}{_shown(setting, value):<34}{paper.paint('dim', source)}")
+        print(f"{'':<18}{setting.meaning}")
+        print(f"{'':<18}{paper.paint('dim', ', '.join(setting.variables))}\n")
+    if name := config.disabled_by(os.environ):
+        print(paper.paint("problem", f"{name} switches everything off"))
+    return 0
+
+
+def _shown(setting: config.Setting, value: Any) -> str:
+    """Return a value for people, without secrets."""
+    if setting.name == "token" and value:
+        return REPLACEMENT
+    if value is None:
+        return "by what is set"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        value = [f"{key}={item}" for key, item in Redactor().attributes(value).items()]
+    return ", ".join(value) or "none" if isinstance(value, tuple | list) else Redactor().text(str(value)) or "none"
+
+
+PAGE: Final = """\
+# Options
+
+Written by `insitu options --markdown`. Each option is an argument of `insitu.init`, a variable `INSITU_<NAME>`, and a
+key of `[tool.insitu]` in pyproject.toml or of insitu.toml; OpenTelemetry's variables are honoured where they exist. An
+argument wins over `INSITU_*`, that over `OTEL_*`, that over the file, that over the default. A bad value warns, names
+the fix, and falls back to the next source. A variable that is empty counts as not set. Lists have commas between their
+names; `none` is the empty list.
+
+{switches} switches everything off, whatever else is said.
+
+| option | is | default | OpenTelemetry's variables |
+|---|---|---|---|
+"""
+
+
+def markdown() -> str:
+    """Return docs/options.md: `insitu options --markdown > docs/options.md`."""
+    rows = [
+        (f"`{each.name}`", each.meaning, _shown(each, each.default), ", ".join(f"`{name}`" for name in each.otel))
+        for each in config.SETTINGS
+    ]
+    switches = " or ".join(f"`{name}`" for name in config.SWITCHES)
+    return PAGE.format(switches=switches) + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,462 @@
+"""What is instrumented, what is not and why, what is done twice, and what it costs: the findings of `insitu doctor`.
+
+Each examination yields findings, in the order in which they are read. None of them sends anything, except `reachable`,
+which `--check` asks for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import importlib
+import logging
+import os
+import sys
+import time
+from contextlib import contextmanager, redirect_stdout
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+from opentelemetry import trace as otel_trace
+
+from insitu import config, runtime
+from insitu.adapters import fastapi, libraries
+from insitu.core import guard
+from insitu.core.transport import Transport
+from insitu.exporters import otlp_options
+from insitu.signals import tracing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+Level = Literal["ok", "note", "problem"]
+
+PACKAGES: Final = (
+    *("insitu", "opentelemetry-api", "opentelemetry-sdk", "prometheus-client", "orjson", "urllib3"),
+    *("fastapi", "starlette", "uvicorn", "gunicorn", "httpx", "SQLAlchemy"),
+)
+PEERS: Final = {
+    "ddtrace": "ddtrace patches the libraries as well",
+    "elasticapm": "Elastic APM measures each request as well",
+    "logfire": "logfire brings OpenTelemetry's SDK and a provider of its own",
+    "newrelic": "New Relic's agent patches the libraries as well",
+    "sentry_sdk": "sentry-sdk times each request as well, where its traces_sample_rate is set",
+}
+"""Other monitors: harmless beside insitu, and paid for."""
+OTHER_VARIABLES: Final = frozenset({*config.SWITCHES, "INSITU_INSTANCE", "INSITU_DEMO_SECONDS", "INSITU_BACKENDS"})
+SPANS: Final = 2_000
+REQUESTS: Final = 500
+ROUNDS: Final = 3
+_SPANS_A_TRACE: Final = 10
+_LOADING: Final = "importing the application"
+_CHECK_SECONDS: Final = 1.0
+
+
+class Finding(NamedTuple):
+    """One line of the report.
+
+    Attributes:
+        section: what it is about.
+        level: `ok`; `note`: worth knowing; `problem`: something is lost, wrong or done twice.
+        text: what was found.
+        fix: what to do about it, in one line; "" where there is nothing to do.
+
+    """
+
+    section: str
+    level: Level
+    text: str
+    fix: str = ""
+
+
+class Cost(NamedTuple):
+    """CPU microseconds that insitu adds, in this process and now."""
+
+    span: float
+    request: float
+
+
+def examine(target: str, environ: Mapping[str, str], *, check: bool = False) -> Iterator[Finding]:
+    """Yield everything there is to say about an application, which is imported for it; at the end insitu is shut down.
+
+    Args:
+        target: `module:app` as uvicorn takes it; "" looks at this environment alone, as `insitu.init()` would see it.
+        environ: the environment.
+        check: whether exporters' addresses are tried.
+
+    """
+    yield from versions()
+    with warnings() as warned:
+        app, failure = loaded(target) if target else (None, None)
+        if not target:
+            runtime.init()
+    if failure is not None:
+        said = f"{type(failure).__name__}: {guard.render(failure, 300)}"
+        yield Finding(
+            "application", "problem", f"{target} cannot be imported: {said}", "start it by hand and mend that"
+        )
+    yield from service(environ)
+    if app is not None:
+        yield from application(app)
+    yield from provider()
+    yield from of_libraries()
+    yield from peers()
+    yield from exporters(environ, check=check)
+    yield from options(environ, warned)
+    runtime.shutdown(timeout=1.0)
+
+
+# --- bringing the application in
+# ---------------------------------------------------------------------------------------------
+
+
+def loaded(target: str) -> tuple[Any, BaseException | None]:
+    """Import `module:app` (`app` by default) with the current folder first on the path; return it, or what failed."""
+    failed: list[BaseException] = []
+    sys.path.insert(0, str(Path.cwd()))
+    guard.watch(failed.append)
+    try:
+        with redirect_stdout(sys.stderr):
+            app = guard.call_in_worker(_LOADING, _import, target)
+    finally:
+        guard.watch(None)
+    guard.counts.pop(_LOADING, None)
+    return app, failed[-1] if app is None and failed else None
+
+
+def _import(target: str) -> Any:
+    module, _, path = target.partition(":")
+    found: Any = importlib.import_module(module)
+    for name in (path or "app").split("."):
+        found = getattr(found, name)
+    return found
+
+
+@contextmanager
+def warnings() -> Iterator[list[str]]:
+    """Keep what insitu warns of in a block instead of printing it."""
+    kept: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: kept.append(record.getMessage())  # type: ignore[method-assign]
+    propagated = guard.logger.propagate
+    guard.logger.addHandler(handler)
+    guard.logger.propagate = False
+    try:
+        yield kept
+    finally:
+        guard.logger.removeHandler(handler)
+        guard.logger.propagate = propagated
+
+
+# --- findings
+# ----------------------------------------------------------------------------------------------------------------
+
+
+def versions() -> Iterator[Finding]:
+    """What runs here."""
+    yield Finding("process", "ok", runtime.interpreter())
+    installed = [f"{name} {version}" for name in PACKAGES if (version := version_of(name))]
+    yield Finding("process", "ok", ", ".join(installed))
+
+
+def version_of(package: str) -> str:
+    """Return the version of an installed package, "" when it is not."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def service(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Whether insitu runs, and under which name."""
+    running = _running()
+    if name := config.disabled_by(environ):
+        yield Finding("service", "problem", f"{name} switches everything off", f"unset {name}")
+    elif running is None:
+        fix = "call insitu.instrument(app) after app = FastAPI()"
+        yield Finding("service", "problem", "nothing starts insitu in this application", fix)
+    if running is None:
+        return
+    named = running.options.service
+    if named.name == config.UNNAMED:
+        fix = "insitu.init(service=...), or OTEL_SERVICE_NAME"
+        yield Finding("service", "note", "the service has no name", fix)
+    else:
+        more = " ".join(filter(None, (named.version, named.environment and f"in {named.environment}")))
+        yield Finding("service", "ok", f"{named.name} {more}".strip())
+
+
+def application(app: Any) -> Iterator[Finding]:
+    """What is on the application, and what is on it twice."""
+    kind = f"{type(app).__module__.partition('.')[0]}.{type(app).__name__}"
+    if not hasattr(app, "build_middleware_stack"):
+        yield from _plain_application(app, kind)
+        return
+    if not getattr(app, "__insitu__", False):
+        yield Finding("application", "problem", f"{kind} is not instrumented", "insitu.instrument(app)")
+    else:
+        yield Finding("application", "ok", f"{kind} is instrumented: requests, errors, own paths")
+    telemetry = getattr(app, "_telemetry", None)
+    if isinstance(telemetry, dict) and not telemetry.get("tracing"):
+        yield Finding("application", "ok", "FastAPI's own telemetry is off here: a second server span for each request")
+    yield from _twice(app)
+    yield from _shadowed(app)
+
+
+def _plain_application(app: Any, kind: str) -> Iterator[Finding]:
+    if type(app).__module__ == "insitu.adapters.asgi":
+        yield Finding("application", "ok", "a bare ASGI application is instrumented; its routes are not known")
+    elif callable(app):
+        fix = "app = insitu.instrument(app): a bare ASGI callable comes back wrapped"
+        yield Finding("application", "problem", f"{kind} is not instrumented", fix)
+    else:
+        yield Finding("application", "problem", f"{kind} is no ASGI application", "name the application: module:app")
+
+
+def _twice(app: Any) -> Iterator[Finding]:
+    if not getattr(app, "_is_instrumented_by_opentelemetry", False):
+        return
+    fix = "drop FastAPIInstrumentor.instrument_app(app), or the opentelemetry-instrument command"
+    wraps = getattr(getattr(app, "build_middleware_stack", None), "__globals__", {}).get("__name__", "")
+    if getattr(app, "__insitu__", False):
+        order = "" if wraps == "insitu.adapters.fastapi" else ", and outside of insitu: two server spans"
+        text = f"opentelemetry-instrumentation-fastapi is on the same application{order}; each request pays for both"
+        yield Finding("application", "problem", text, fix)
+    else:
+        yield Finding("application", "note", "opentelemetry-instrumentation-fastapi is on the application", fix)
+
+
+def _shadowed(app: Any) -> Iterator[Finding]:
+    running = _running()
+    if running is None:
+        return
+    for path in sorted(running.api().paths):
+        scope = {"type": "http", "method": "GET", "path": path, "root_path": "", "headers": [], "query_string": b""}
+        ours: Any = SimpleNamespace(starlette=app)
+        if guard.call("doctor.routes", fastapi.Middleware.owns, ours, scope):
+            text = f"the application has a route of its own for {path}, which wins: insitu's page is not served"
+            yield Finding("application", "note", text, f"move the application's {path} if Prometheus shall read insitu")
+        else:
+            yield Finding("application", "ok", f"{path} is served")
+
+
+def provider() -> Iterator[Finding]:
+    """Whether spans made through OpenTelemetry's API reach us, and us alone."""
+    found = otel_trace.get_tracer_provider()
+    if found is tracing.provider:
+        yield Finding("opentelemetry", "ok", "insitu is the provider: spans of the OpenTelemetry API come here")
+    elif not isinstance(found, otel_trace.ProxyTracerProvider):
+        text = (
+            f"a provider of {type(found).__module__} was set before insitu: its spans are paid for twice, or not seen"
+        )
+        yield Finding("opentelemetry", "problem", text, "call insitu.init() before anything sets a TracerProvider")
+
+
+def of_libraries() -> Iterator[Finding]:
+    """What is instrumented, and by whom; what is not here at all is passed over."""
+    if _running() is None:
+        return
+    for name, found in sorted(libraries.found.items()):
+        if (found.by == "insitu" and not libraries.installed(name)) or _is_absent(found.state):
+            continue
+        if found.state == "instrumented":
+            yield Finding("libraries", "ok", f"{name}: by {found.by}, whether imported before insitu or after")
+        elif found.by == "insitu":
+            yield Finding("libraries", "ok", f"{name}: by insitu as soon as it is imported")
+        else:
+            yield Finding("libraries", "note", f"{name}: {found.state}", "install what it asks for, or do without")
+    for entry in sorted(metadata.entry_points(group=libraries.GROUP), key=lambda entry: entry.name):
+        if entry.name not in libraries.found or libraries.found[entry.name].by == "insitu":
+            yield from _package(entry)
+
+
+def _package(entry: metadata.EntryPoint) -> Iterator[Finding]:
+    """Say what becomes of an instrumentation package that insitu has not switched on."""
+    package = entry.dist.name if entry.dist is not None else entry.value
+    made = guard.call(f"instrumentor {entry.name}", _load, entry)
+    conflict = guard.call("doctor.conflict", made._check_dependency_conflicts) if made is not None else None
+    if made is None:
+        yield Finding("libraries", "note", f"{package} cannot be loaded", f"pip install -U {package}, or remove it")
+    elif made.is_instrumented_by_opentelemetry:
+        text = f"{entry.name}: by {package}, switched on by the application; insitu's own hook stands back"
+        yield Finding("libraries", "ok", text)
+    elif conflict is not None and _is_absent(str(conflict)):
+        return
+    elif conflict is not None:
+        own = "; insitu does its work itself" if entry.name in libraries.OWN_WORK else ""
+        yield Finding("libraries", "note", f"{package} refuses: {conflict}{own}")
+    elif entry.name in libraries.OWN_WORK:
+        yield Finding("libraries", "ok", f"{package} is installed and not used: insitu does its work itself")
+    else:
+        fix = f'insitu.init(libraries=("auto",)), or name {entry.name} there'
+        yield Finding("libraries", "note", f"{entry.name}: {package} is installed and not switched on", fix)
+
+
+def _is_absent(conflict: str) -> bool:
+    """Whether an instrumentation package only says that its library is not installed, as older and newer ones do."""
+    return "no installed version was found" in conflict or 'but found: "None"' in conflict
+
+
+def _load(entry: metadata.EntryPoint) -> Any:
+    return entry.load()()
+
+
+def peers() -> Iterator[Finding]:
+    """Other monitors in the same process."""
+    for module, text in PEERS.items():
+        if module in sys.modules:
+            yield Finding("beside", "note", f"{text}: every request pays for both", "remove one once you have compared")
+
+
+def exporters(environ: Mapping[str, str], *, check: bool) -> Iterator[Finding]:
+    """Where signals go."""
+    running = _running()
+    if running is None:
+        return
+    if not running.pipeline.senders:
+        fix = "OTEL_EXPORTER_OTLP_ENDPOINT sends everything; INSITU_EXPORTERS=console shows it here"
+        yield Finding("exporters", "note", "nothing is sent anywhere; /metrics can be scraped", fix)
+    for sender in running.pipeline.senders:
+        if sender.name != "otlp":
+            yield Finding("exporters", "ok", f"{sender.name} is on")
+            continue
+        for signal, target in otlp_options.Options.from_environ(environ).targets():
+            address = running.redactor.url(target.url)
+            yield (
+                reachable(signal, address, target)
+                if check
+                else Finding("exporters", "ok", f"otlp: {signal} to {address} (--check tries it)")
+            )
+
+
+def reachable(signal: str, address: str, target: otlp_options.Target) -> Finding:
+    """Send an empty OTLP message, which every receiver takes."""
+    transport = Transport(
+        user_agent="insitu-doctor",
+        wait=lambda _: True,
+        timeout=_CHECK_SECONDS,
+        headers=target.headers,
+        certificate=target.certificate,
+        client_certificate=target.client_certificate,
+        client_key=target.client_key,
+    )
+    reply = transport.post(target.url, b"", content_type="application/x-protobuf", deadline=_CHECK_SECONDS)
+    transport.close()
+    if reply.outcome == "ok":
+        return Finding("exporters", "ok", f"otlp: {signal} to {address}: it answers")
+    what = f"status {reply.status}" if reply.status else "no answer"
+    fix = "start the receiver, or mend OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_HEADERS"
+    return Finding("exporters", "problem", f"otlp: {signal} to {address}: {what} ({reply.detail})", fix)
+
+
+def options(environ: Mapping[str, str], warned: list[str]) -> Iterator[Finding]:
+    """What was asked for, what of it makes no sense, and what surprises people."""
+    for text in warned:
+        if _LOADING not in text:
+            yield Finding("options", "problem", text.removeprefix("insitu: "))
+    known = {variable for setting in config.SETTINGS for variable in setting.variables} | OTHER_VARIABLES
+    for name in sorted(environ):
+        if name.startswith("INSITU_") and name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            fix = f"did you mean {near[0]}?" if near else "`insitu options` lists them"
+            yield Finding("options", "problem", f"{name} is set, and is no option", fix)
+    running = _running()
+    if running is not None:
+        yield from _surprises(running.options, environ)
+
+
+def _surprises(chosen: config.Options, environ: Mapping[str, str]) -> Iterator[Finding]:
+    if chosen.redact.on:
+        yield Finding("options", "ok", "secrets are taken out of every signal")
+    else:
+        yield Finding("options", "note", "redaction is off: secrets leave as they are", "unset redact / INSITU_REDACT")
+    if chosen.tracing.sampler or chosen.tracing.sample < 1:
+        asked = chosen.tracing.sampler or f"{chosen.tracing.sample:.0%}"
+        yield Finding("options", "note", f"traces are sampled ({asked}); requests and errors are counted all the same")
+    if not chosen.web.token:
+        fix = "INSITU_TOKEN, if Prometheus runs elsewhere"
+        yield Finding("options", "note", "/metrics answers this machine only", fix)
+    if environ.get("WEB_CONCURRENCY", "1") not in ("", "1"):
+        text = f"WEB_CONCURRENCY={environ['WEB_CONCURRENCY']}: /metrics shows the one worker that answers"
+        yield Finding("options", "note", text, "send metrics by OTLP, which has an instance id for each worker")
+
+
+def _running() -> runtime.Runtime | None:
+    try:
+        return runtime.current()
+    except RuntimeError:
+        return None
+
+
+# --- what it costs
+# -----------------------------------------------------------------------------------------------------------
+
+
+class _Discard:
+    """A sink, so that redaction runs as it does with an exporter."""
+
+    def accept(self, records: Any) -> None:
+        """Take some records, and forget them."""
+
+
+async def _answer(_scope: Any, _receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+def cost() -> Cost:
+    """Measure now, on this machine, in this process: the least of ROUNDS rounds, the background work included.
+
+    Nothing that is recorded here is sent. insitu must not be running.
+    """
+    given = {"exporters": (), "libraries": (), "service": "doctor"}
+    measured = runtime.Runtime(config.read(given, {}, Path(os.devnull)), {}, threads=False)
+    measured.pipeline.sinks.append(_Discard())
+    runtime.adopt(measured)
+    try:
+        wrapped = measured.instrument(_answer)
+        drain = measured.pipeline.drain
+        spans = min(_timed(_make_spans, drain) for _ in range(ROUNDS)) / SPANS
+        with_us = min(_timed(lambda: asyncio.run(_serve(wrapped)), drain) for _ in range(ROUNDS))
+        bare = min(_timed(lambda: asyncio.run(_serve(_answer)), drain) for _ in range(ROUNDS))
+    finally:
+        runtime.shutdown(timeout=1.0)
+    return Cost(round(spans, 2), round(max(0.0, with_us - bare) / REQUESTS, 2))
+
+
+def _timed(work: Any, drain: Any) -> float:
+    """Return the CPU time of the whole process, in microseconds."""
+    began = time.process_time_ns()
+    work()
+    drain(10.0)
+    return (time.process_time_ns() - began) / 1_000
+
+
+def _make_spans() -> None:
+    for _ in range(SPANS // _SPANS_A_TRACE):
+        with tracing.span("measured", number=0, tier="gold", fast=True):
+            for number in range(1, _SPANS_A_TRACE):
+                with tracing.span("measured", number=number, tier="gold", fast=True):
+                    pass
+
+
+async def _serve(app: Any) -> None:
+    async def send(_message: Any) -> None:
+        pass
+
+    headers = [(b"host", b"127.0.0.1:8000"), (b"user-agent", b"insitu doctor"), (b"accept", b"*/*")]
+    for _ in range(REQUESTS):
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/measured",
+            "query_string": b"",
+            "http_version": "1.1",
+            "scheme": "http",
+            "headers": headers,
+            "client": ("127.0.0.1", 40_000),
+            "server": ("127.0.0.1", 8_000),
+        }
+        await app(scope, None, send)
