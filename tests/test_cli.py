@@ -218,6 +218,11 @@ def test_an_instrumentation_package_that_refuses_is_explained(findings, tmp_path
     assert having(findings(SHOP, status=0, PYTHONPATH=path), "note: pretend: not instrumented: wants pretend < 2")
 
 
+def test_another_monitor_in_the_process_is_noted(findings, tmp_path):
+    (tmp_path / "ddtrace.py").touch()
+    assert having(findings("import ddtrace\n" + SHOP, status=0), "note: ddtrace patches the libraries as well")
+
+
 class Receiver(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         self.server.seen.append((self.path, int(self.headers["content-length"])))

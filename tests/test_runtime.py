@@ -151,7 +151,7 @@ def test_neither_import_nor_init_loads_the_sdk_or_much_else(python):
     done = python(
         """
         import json, sys
-        import opentelemetry.trace, opentelemetry.metrics, opentelemetry._logs, opentelemetry.propagate, logging
+        import fastapi, uvicorn  # what an application has loaded anyway
         before = set(sys.modules)
         import insitu
         imported = set(sys.modules) - before
@@ -160,11 +160,10 @@ def test_neither_import_nor_init_loads_the_sdk_or_much_else(python):
         """
     )
     imported, started = json.loads(done.stdout)
-    heavy = re.compile(
-        r"opentelemetry\.sdk|prometheus_client|urllib3|requests|google|grpc|numpy|fastapi|starlette|pydantic"
-    )
+    heavy = re.compile(r"opentelemetry\.sdk|prometheus_client|urllib3|requests|google|grpc|numpy|flask|django")
     assert [name for name in started if heavy.match(name)] == []
     foreign = {name.partition(".")[0] for name in imported} - {"insitu"} - set(sys.stdlib_module_names)
+    foreign = {name for name in foreign if not name.startswith("_sysconfigdata")}
     print(f"{len(imported)} modules by import, {len(started)} with init; foreign packages: {sorted(foreign)}")
     assert foreign <= {"opentelemetry", "psutil", "orjson", "wrapt"}
     assert len([name for name in imported if not name.startswith("insitu")]) <= 60
@@ -258,8 +257,8 @@ def test_exporters_that_cannot_be_loaded_or_made_cost_only_themselves(python, tm
 
 INJECT = """
     import json, insitu
-    from opentelemetry import propagate, trace, baggage
     insitu.init(service="shop")
+    from opentelemetry import propagate, baggage  # not before: the API's import fails for a name that is not installed
     with insitu.span("out"):
         headers = {}
         propagate.inject(headers, baggage.set_baggage("k", "v"))
@@ -286,11 +285,7 @@ B3 = """
 )
 def test_the_propagators_asked_for_write_their_headers(python, tmp_path, names, headers):
     folder = package(tmp_path / "site", "bring", "opentelemetry_propagator", {"b3": "bring:B3"}, B3)
-    done = python(
-        INJECT.replace('baggage.set_baggage("k", "v")', "baggage.set_baggage('k', 'v')"),
-        path=[folder],
-        OTEL_PROPAGATORS=names,
-    )
+    done = python(INJECT, path=[folder], OTEL_PROPAGATORS=names)
     assert json.loads(done.stdout) == headers
 
 

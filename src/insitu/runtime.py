@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from opentelemetry import _logs as otel_logs
 from opentelemetry import metrics as otel_metrics
-from opentelemetry import propagate
 from opentelemetry import trace as otel_trace
 
 from insitu import config
@@ -113,7 +112,7 @@ class Runtime:
         limits = tracing.Limits(
             options.tracing.attributes, options.tracing.events, options.tracing.links, options.tracing.value_length
         )
-        registry.wall, registry.on = self.clock.wall, True
+        registry.wall, registry.on, registry.clean = self.clock.wall, True, self.redactor.attributes
         requests.configure(options.tracing.exclude)
         tracing.provider.readable = lambda span, sdk_resource: _late("readable").readable(span, sdk_resource)
         tracing.provider.attach(self.pipeline, _sampler(options), limits, self._sdk_resource)
@@ -302,7 +301,7 @@ class Runtime:
             otel_metrics.set_meter_provider(MeterProvider(registry))
         if type(otel_logs.get_logger_provider()).__name__ == "ProxyLoggerProvider":
             otel_logs.set_logger_provider(LoggerProvider(logs))
-        propagate.set_global_textmap(context.propagator(self.options.tracing.propagators, _propagator))
+        _propagate().set_global_textmap(context.propagator(self.options.tracing.propagators, _propagator))
 
     def _sdk_resource(self) -> Any:
         return _late("readable").sdk_resource(self.resource)
@@ -334,6 +333,18 @@ def _sampler(options: Options) -> Sampler:
 
 def _sampler_factory(name: str) -> Any:
     return _entry("opentelemetry_traces_sampler", name)
+
+
+def _propagate() -> Any:
+    """Return `opentelemetry.propagate`, which cannot be imported while OTEL_PROPAGATORS names what is not installed."""
+    try:
+        return importlib.import_module("opentelemetry.propagate")
+    except ValueError:
+        named = os.environ.pop("OTEL_PROPAGATORS")
+        try:
+            return importlib.import_module("opentelemetry.propagate")
+        finally:
+            os.environ["OTEL_PROPAGATORS"] = named
 
 
 def _propagator(name: str) -> Any:

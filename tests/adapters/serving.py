@@ -88,7 +88,7 @@ def raw_status(port, request):
 
 
 def counted(recorded, name="http.server.request.duration", **labels):
-    """How many requests a histogram has counted with these labels (dots written as underscores), in all scopes together."""
+    """How many requests a histogram has counted with these labels (`_` for dots), in all scopes together."""
     wanted = {label.replace("_", "."): value for label, value in labels.items()}
     recorded.runtime.pipeline.drain(30)
     return sum(

@@ -68,7 +68,13 @@ def routes_app():
     orders = APIRouter(prefix="/orders")
     inner = FastAPI()
     app = FastAPI()
-    for router, path in ((deep, "/leaf/{leaf}"), (orders, "/{number}"), (inner, "/things/{thing}"), (inner, "/"), (app, "/items/{id}")):
+    for router, path in (
+        (deep, "/leaf/{leaf}"),
+        (orders, "/{number}"),
+        (inner, "/things/{thing}"),
+        (inner, "/"),
+        (app, "/items/{id}"),
+    ):
 
         @router.get(path)
         async def answer():
@@ -307,7 +313,11 @@ def test_sync_and_async_endpoints_and_dependencies_see_the_request_and_bind_to_i
     for response in visit(instrument(app), "/sync?name=ann", "/async?name=ben"):
         assert response.status_code == 200
         user_name = response.request.url.params["name"]
-        (trace,) = [each for each in recorded.traces if f"{each.trace_id:032x}" == response.json() and each.spans[-1].name.startswith("GET")]
+        (trace,) = [
+            each
+            for each in recorded.traces
+            if f"{each.trace_id:032x}" == response.json() and each.spans[-1].name.startswith("GET")
+        ]
         spans = {span.name: span for each in recorded.traces if each.trace_id == trace.trace_id for span in each.spans}
         request = spans.pop(f"GET {response.request.url.path}")
         assert set(spans) == {"open", "work", "close"}
@@ -637,16 +647,18 @@ def one_route(app=None):
     app = app or FastAPI()
 
     @app.get("/items/{id}")
-    async def item(id: int):
+    async def item(request: Request):
         with insitu.span("inside"):
-            return id
+            return request.path_params["id"]
 
     return app
 
 
 def is_recorded_once(recorded):
     inside, request = recorded.spans
-    return (inside.name, request.name, inside.parent_id) == ("inside", "GET /items/{id}", request.span_id) and counted(recorded) == 1
+    return (inside.name, request.name, inside.parent_id) == ("inside", "GET /items/{id}", request.span_id) and counted(
+        recorded
+    ) == 1
 
 
 def test_the_very_application_is_returned_and_its_state_untouched(recorded):
@@ -832,7 +844,7 @@ def test_metrics_are_served_beside_the_routes_of_the_application(recorded):
     visit(app, "/items/1")
     sent = metrics_of(app)
     assert status(sent) == 200
-    assert b'http_server_request_duration_seconds_count{' in body(sent)
+    assert b"http_server_request_duration_seconds_count{" in body(sent)
     assert b'http_route="/items/{id}"' in body(sent)
     assert len(recorded.spans) == 2
     assert counted(recorded) == 1
@@ -1012,7 +1024,8 @@ with recording() as recorded:
     for family in recorded.runtime.collect():
         if family.name in ("http.server.request.duration", "http.server.duration"):
             counts[f"{family.scope.name}:{family.name}"] = sum(sum(point.buckets) for point in family.points)
-    spans = [(s.name, s.kind.name, f"{s.span_id:016x}", f"{s.parent_id:016x}", f"{s.trace.trace_id:032x}") for s in recorded.spans]
+    ids = lambda s: [f"{s.span_id:016x}", f"{s.parent_id:016x}", f"{s.trace.trace_id:032x}"]
+    spans = [(s.name, s.kind.name, *ids(s)) for s in recorded.spans]
     print(json.dumps({"headers": headers, "counts": counts, "spans": spans}))
 """
 

@@ -135,7 +135,9 @@ def test_each_hop_of_a_redirect_is_a_call_of_its_own(recorded, server, kind):
         fetch(f"{server.url}/hop/2", kind, follow_redirects=True)
     calls = [span for span in recorded.spans if span.name == "GET"]
     assert [span.attributes["http.response.status_code"] for span in calls] == [302, 302, 200]
-    assert [headers["traceparent"].split("-")[2] for _, headers in server.seen] == [f"{span.span_id:016x}" for span in calls]
+    assert [headers["traceparent"].split("-")[2] for _, headers in server.seen] == [
+        f"{span.span_id:016x}" for span in calls
+    ]
     assert {span.parent_id for span in calls} == {recorded.span("work").span_id}
 
 
@@ -226,7 +228,10 @@ def test_a_call_inside_a_request_of_fastapi_is_a_child_of_our_server_span(record
     asyncio.run(call(runtime.current().instrument(app), "/proxy"))
     request, call_span = recorded.span("GET /proxy"), recorded.span("GET")
     assert call_span.parent_id == request.span_id
-    assert server.seen[0][1]["traceparent"].split("-")[1:3] == [f"{request.trace.trace_id:032x}", f"{call_span.span_id:016x}"]
+    assert server.seen[0][1]["traceparent"].split("-")[1:3] == [
+        f"{request.trace.trace_id:032x}",
+        f"{call_span.span_id:016x}",
+    ]
 
 
 @both
@@ -247,6 +252,24 @@ def test_opentelemetrys_instrumentation_of_httpx_replaces_ours(transports, serve
         assert [span.scope.name for span in clients] == ["opentelemetry.instrumentation.httpx"]
         assert clients[0].parent_id == recorded.span("work").span_id
         assert server.seen[0][1]["traceparent"].split("-")[2] == f"{clients[0].span_id:016x}"
+
+
+def test_opentelemetrys_httpx_span_inside_a_request_is_a_child_of_our_server_span(recorded, server):
+    app = FastAPI()
+
+    @app.get("/proxy")
+    async def proxy():
+        async with httpx.AsyncClient(trust_env=False) as client:
+            await client.get(server.url)
+
+    HTTPXClientInstrumentor().instrument()
+    try:
+        asyncio.run(call(runtime.current().instrument(app), "/proxy"))
+    finally:
+        HTTPXClientInstrumentor().uninstrument()
+    outgoing, request = recorded.spans
+    assert (outgoing.scope.name, request.name) == ("opentelemetry.instrumentation.httpx", "GET /proxy")
+    assert outgoing.parent_id == request.span_id
 
 
 def test_one_client_that_opentelemetry_instruments_is_traced_once_and_others_by_us(recorded, server):

@@ -37,7 +37,9 @@ def package(tmp_path, monkeypatch):
 
     def install(name, *, instrumented=False, conflict=None, fails=False, entry=None):
         module = f"invented_{name}"
-        (tmp_path / f"{module}.py").write_text(PACKAGE.format(instrumented=instrumented, conflict=conflict, fails=fails))
+        (tmp_path / f"{module}.py").write_text(
+            PACKAGE.format(instrumented=instrumented, conflict=conflict, fails=fails)
+        )
         folder = tmp_path / f"{module}-1.dist-info"
         folder.mkdir()
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1\n")
@@ -85,7 +87,9 @@ def test_what_its_library_does_not_satisfy_is_left_alone_and_the_reason_kept(pac
         assert libraries.found["rabbit"].state == "not instrumented: requires rabbit < 2, found 3"
 
 
-@pytest.mark.parametrize("trouble", [{"fails": True}, {"entry": "nowhere_at_all:Thing"}, {"entry": "invented_rabbit:Missing"}])
+@pytest.mark.parametrize(
+    "trouble", [{"fails": True}, {"entry": "nowhere_at_all:Thing"}, {"entry": "invented_rabbit:Missing"}]
+)
 def test_one_that_fails_hurts_nobody_and_is_told(package, monkeypatch, trouble):
     package("rabbit", **trouble)
     healthy = package("tortoise")
@@ -166,7 +170,12 @@ insitu.shutdown()
 def test_with_real_packages_our_own_hooks_stand_and_nobody_elses_does_their_work():
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("INSITU", "OTEL"))}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", REAL], env=environment, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-W", "error", "-c", REAL],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     imported, found = json.loads(done.stdout)

@@ -20,7 +20,11 @@ from insitu.core import context
 from insitu.testing import recording
 from tests.adapters.serving import call
 
-LISTENED = {"before_cursor_execute": adapter._before, "after_cursor_execute": adapter._after, "handle_error": adapter._failed}
+LISTENED = {
+    "before_cursor_execute": adapter._before,
+    "after_cursor_execute": adapter._after,
+    "handle_error": adapter._failed,
+}
 
 
 @pytest.fixture
@@ -158,9 +162,9 @@ def test_interleaved_statements_of_async_requests_do_not_mix(recorded, tmp_path)
     app = FastAPI()
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/mixed.db")
 
-    @app.get("/users/{id}")
-    async def user(id: int):
-        insitu.bind(user=id)
+    @app.get("/users/{number}")
+    async def user(number: int):
+        insitu.bind(user=number)
         async with engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
             await asyncio.sleep(0)

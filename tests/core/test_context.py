@@ -419,7 +419,7 @@ def test_nothing_is_injected_without_a_span():
 
 def test_a_propagator_of_another_name_is_loaded_and_a_missing_one_left_out():
     asked = []
-    made = context.propagator(["tracecontext", "b3", "baggage"], lambda name: asked.append(name))
+    made = context.propagator(["tracecontext", "b3", "baggage"], asked.append)
     assert asked == ["b3"]
     assert made.fields == {"traceparent", "tracestate", "baggage"}
 
@@ -484,9 +484,7 @@ def test_too_much_baggage_is_trimmed_and_said_once_in_a_short_line(caplog):
             full = baggage.set_baggage(f"{key}-{len(full)}", value, full)
         BaggagePropagator().inject(carrier, full)
     lines = [len(message) for message in caplog.messages]
-    print(
-        f"FAULTS 40: {len(members)} of 5,000 members kept, {len(lines)} log lines of {lines} characters for 100 requests"
-    )
+    print(f"FAULTS 40: {len(members)} of 5,000 members kept, for 100 requests log lines of {lines} characters")
     assert len(members) == BAGGAGE_MEMBERS
     assert len(lines) == 1
     assert lines[0] <= 200
@@ -531,7 +529,7 @@ def test_baggage_survives_the_way_out_and_in(members):
 
 
 def test_a_space_in_baggage_is_read_alike_by_all():
-    """Percent-encoded, it is a space to peers that take + for a plus; what OpenTelemetry for Python writes is read too."""
+    """Percent-encoded, it is a space to peers that take + for a plus; and the + of OpenTelemetry for Python is read."""
     assert format_baggage({"k": "a b+c"}) == "k=a%20b%2Bc"
     assert unquote(format_baggage({"k": "a b+c"})) == "k=a b+c"
     assert parse_baggage([f"k={quote_plus('a b+c')}"]) == {"k": "a b+c"}

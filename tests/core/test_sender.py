@@ -31,7 +31,7 @@ class Recorder:
         self.timeouts = []
         self.free = threading.Event()
         self.free.set()
-        self.answer = lambda items: Delivery(items)
+        self.answer = Delivery
 
     def encode(self, records):
         return [Part("logs", 1, 100, record.body) for record in records]
@@ -334,7 +334,7 @@ POISON = {
 def test_the_otlp_encoder_loses_at_most_the_poisoned_span(make, poison, together):
     """FAULTS 6, with the real encoder."""
     sender = make(an_otlp_exporter())
-    spans = [a_span(name=f"{number}", span_id=number + 1, **{}) for number in range(99)] + [a_span(**poison)]
+    spans = [a_span(name=f"{number}", span_id=number + 1) for number in range(99)] + [a_span(**poison)]
     sender.accept([a_trace(spans)] if together else [a_trace([span]) for span in spans])
     good = sum(part.items for part in sender._waiting["traces"] if part.data is not None)
     print(f"FAULTS 6: {100 - good} of 100 lost")

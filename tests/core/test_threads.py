@@ -185,14 +185,16 @@ def test_a_thread_may_ask_itself_to_stop(start):
 
 def test_a_wait_inside_a_step_ends_with_a_stop(start):
     answers = []
+    inside = threading.Event()
 
     def step():
+        inside.set()
         answers.append(thread.wait(30.0))
         return 60.0
 
     thread = start(step)
     thread.ensure()
-    until(lambda: thread.running)
+    assert inside.wait(5.0)
     assert thread.stop(5.0)
     assert answers == [True]
 

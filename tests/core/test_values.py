@@ -97,7 +97,7 @@ HOSTILE = {
     "10 MB of bytes": b"x" * 10_000_000,
     "large int": 1 << 10_000_000,
     "int beyond str": [10**5_000],
-    "dict": {number: "x" * LIMIT for number in range(5_000)},
+    "dict": dict.fromkeys(range(5000), "x" * LIMIT),
     "generator": (number for number in range(3)),
     "released": memoryview(b""),
 }

@@ -222,7 +222,9 @@ def of_logger():
         lambda v: logging.getLogger("misuse").error(v),
         lambda v: logging.getLogger("misuse").error("text", extra={"key": v, 5: v}),
         lambda v: logging.getLogger("misuse").handle(logging.makeLogRecord({"msg": v, "args": (v,), "levelno": 40})),
-        lambda v: logging.getLogger("misuse").handle(logging.makeLogRecord({"created": v, "exc_info": v, "name": v, "levelno": 40, "levelname": v})),
+        lambda v: logging.getLogger("misuse").handle(
+            logging.makeLogRecord({"created": v, "exc_info": v, "name": v, "levelno": 40, "levelname": v})
+        ),
     ]
 
 

@@ -156,12 +156,16 @@ def test_the_status_follows_the_specification(span, steps, code, text):
     assert (span.status_code, span.status_text) == (code, text)
 
 
-def test_a_status_set_by_the_application_stays_when_an_exception_passes(recorded):
+@pytest.mark.parametrize(
+    ("before", "after"), [(StatusCode.OK, (Ok, "")), (StatusCode.ERROR, (Error, "ValueError: text"))]
+)
+def test_an_exception_replaces_every_status_but_ok(recorded, before, after):
     with pytest.raises(ValueError, match="text"), insitu.span("own") as span:
-        span.set_status(StatusCode.ERROR, "out of stock")
+        span.set_status(before, "out of stock")
         raise ValueError("text")
-    assert recorded.span("own").status_text == "out of stock"
-    assert [event.name for event in recorded.span("own").events] == ["exception"]
+    own = recorded.span("own")
+    assert (own.status_code, own.status_text) == after
+    assert [event.name for event in own.events] == ["exception"]
 
 
 # --- times ---
@@ -245,9 +249,18 @@ def test_one_exception_that_passes_three_spans_is_one_error(recorded):
 # --- against OpenTelemetry's SDK ---
 
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
-scalars = st.one_of(st.text(st.characters(codec="utf-8"), max_size=20), st.integers(-(2**62), 2**62), st.booleans(), st.floats(allow_nan=False))
-attributes = st.dictionaries(names, scalars | st.lists(st.integers(0, 9), max_size=3) | st.lists(st.text(max_size=3), max_size=3), max_size=4)
-statuses = st.sampled_from([(StatusCode.OK, None), (StatusCode.ERROR, "text"), (StatusCode.ERROR, None), (StatusCode.UNSET, None)])
+scalars = st.one_of(
+    st.text(st.characters(codec="utf-8"), max_size=20),
+    st.integers(-(2**62), 2**62),
+    st.booleans(),
+    st.floats(allow_nan=False),
+)
+attributes = st.dictionaries(
+    names, scalars | st.lists(st.integers(0, 9), max_size=3) | st.lists(st.text(max_size=3), max_size=3), max_size=4
+)
+statuses = st.sampled_from(
+    [(StatusCode.OK, None), (StatusCode.ERROR, "text"), (StatusCode.ERROR, None), (StatusCode.UNSET, None)]
+)
 steps = st.one_of(
     st.tuples(st.just("set"), attributes),
     st.tuples(st.just("event"), names, attributes),
@@ -304,7 +317,14 @@ def tree(spans):
             span.status.description,
             dict(span.attributes),
             [
-                (event.name, {key: value for key, value in event.attributes.items() if key not in ("exception.stacktrace", "exception.escaped")})
+                (
+                    event.name,
+                    {
+                        key: value
+                        for key, value in event.attributes.items()
+                        if key not in ("exception.stacktrace", "exception.escaped")
+                    },
+                )
                 for event in span.events
             ],
         )

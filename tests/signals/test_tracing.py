@@ -7,11 +7,13 @@ import pytest
 from opentelemetry import trace as api
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace import TracerProvider as SdkProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
 
 import insitu
@@ -93,7 +95,9 @@ def test_end_on_exit_false_leaves_the_span_open(tracer, recorded):
 
 
 @pytest.mark.parametrize(
-    ("record", "status"), [(True, True), (True, False), (False, True), (False, False)], ids="both event status none".split()
+    ("record", "status"),
+    [(True, True), (True, False), (False, True), (False, False)],
+    ids="both event status none".split(),
 )
 def test_the_flags_for_exceptions_are_followed(tracer, recorded, record, status):
     with pytest.raises(ValueError, match="text"):  # noqa: SIM117
@@ -192,7 +196,11 @@ def test_a_second_extract_of_one_traceparent_loses_no_span(tracer, recorded):
 
 def test_attributes_links_kind_and_times_are_taken_at_the_start(tracer, recorded):
     span = tracer.start_span(
-        "given", kind=SpanKind.CLIENT, attributes={"a": (1, 2), "b": "c"}, links=[Link(REMOTE, {"why": "queue"})], start_time=5
+        "given",
+        kind=SpanKind.CLIENT,
+        attributes={"a": (1, 2), "b": "c"},
+        links=[Link(REMOTE, {"why": "queue"})],
+        start_time=5,
     )
     span.end(9)
     found = recorded.span("given")
@@ -215,7 +223,7 @@ def test_a_later_change_of_the_given_attributes_changes_nothing(tracer, recorded
 
 
 def test_ids_are_random_and_not_the_applications_random():
-    import random  # noqa: PLC0415
+    import random
 
     seen = set()
     for _ in range(2):
@@ -403,7 +411,7 @@ def collector():
 
 def facts(path, received):
     """Everything of the spans sent to `path` that both exporters must agree on."""
-    import gzip  # noqa: PLC0415
+    import gzip
 
     found = {}
     for where, headers, body in received:
@@ -422,7 +430,11 @@ def facts(path, received):
                         {pair.key: pair.value.SerializeToString() for pair in span.attributes},
                         (span.status.code, span.status.message),
                         [
-                            (event.name, event.time_unix_nano, {pair.key: pair.value.SerializeToString() for pair in event.attributes})
+                            (
+                                event.name,
+                                event.time_unix_nano,
+                                {pair.key: pair.value.SerializeToString() for pair in event.attributes},
+                            )
                             for event in span.events
                         ],
                         [(link.trace_id, link.span_id, link.flags) for link in span.links],

@@ -92,10 +92,9 @@ class Middleware:
 
     async def _serve(self, kind: str, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         requests = self._requests
-        above = outer = None
         headers = dict(scope["headers"])
-        if b"traceparent" in headers or b"baggage" in headers:
-            above, outer = _extract(scope["headers"])
+        called = b"traceparent" in headers or b"baggage" in headers
+        above, outer = _extract(scope["headers"]) if called else (None, None)
         method, scheme = scope["method"] if kind == "http" else "WS", scope.get("scheme", "http")
         query, version = scope.get("query_string", b""), scope.get("http_version", "")
         host, agent = headers.get(b"host", b""), headers.get(b"user-agent", b"")
@@ -110,7 +109,8 @@ class Middleware:
             with span:
                 await self.app(scope, receive, self._watch(span, scope, send))
         finally:
-            requests.finish(span, self.route(scope))
+            if span.span_id in requests.active:
+                requests.finish(span, self.route(scope))
             context.leave(token)
             if outer is not None:
                 context.leave(outer)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 GROUP: Final = "opentelemetry_instrumentor"
-OWN_WORK: Final = frozenset({"fastapi", "starlette", "asgi", "httpx", "sqlalchemy", "logging"})
+OWN_WORK: Final = frozenset({"fastapi", "starlette", "asgi", "httpx", "httpx2", "sqlalchemy", "logging"})
 """Instrumentations whose work insitu does itself; they are loaded only when they are asked for by name."""
 
 
@@ -46,11 +46,18 @@ def instrument(names: Iterable[str]) -> None:
             wrapt.register_post_import_hook(_once(name, hook), name)
     offered = list(metadata.entry_points(group=GROUP))
     for entry in offered:
-        if entry.name in wanted or ("auto" in wanted and entry.name not in OWN_WORK):
+        if entry.name in wanted or ("auto" in wanted and _is_theirs(entry)):
             guard.call(f"instrument {entry.name}", _load, entry)
     for name in wanted - {"auto", *HOOKS, *(entry.name for entry in offered)}:
         found[name] = Found(name, "not installed", "")
         guard.warn(f"library {name}", "insitu: no instrumentation of %s is installed", name)
+
+
+def _is_theirs(entry: metadata.EntryPoint) -> bool:
+    """Whether `auto` leaves the work to this instrumentation."""
+    # OpenTelemetry's module for httpx offers httpx2 as well, and importing it imports httpx.
+    shared = entry.module.rpartition(".")[2] in OWN_WORK
+    return entry.name not in OWN_WORK and (not shared or installed(entry.name))
 
 
 def _once(name: str, hook: Callable[[Any], None]) -> Callable[[Any], None]:

@@ -93,6 +93,14 @@ def call(where: str, function: Callable[..., T], *arguments: Any, default: Any =
         return default
 
 
+def attempt(function: Callable[..., T], *arguments: Any, default: Any = None) -> T | Any:
+    """As `call`, where failing is the host's own business: nothing is counted and nothing logged."""
+    try:
+        return function(*arguments)
+    except Exception:
+        return default
+
+
 def call_in_worker(where: str, function: Callable[..., T], *arguments: Any, default: Any = None) -> T | Any:
     """As `call`, for exporters and jobs: a `SystemExit` of theirs must not end a thread of ours, nor the host.
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from insitu.core.records import Record
     from insitu.core.sender import Sender
 
-QUEUE_BYTES: Final = 24 * 1024 * 1024
+QUEUE_BYTES: Final = 16 * 1024 * 1024
 INTERVAL_SECONDS: Final = 0.5
 EXIT_SECONDS: Final = 2.0
 FORK_SECONDS: Final = 0.5
@@ -308,10 +308,13 @@ class Pipeline:
 
         So that `fork` has nothing to warn of and no lock is held by a thread that the child lacks.
         """
-        for thread in self._all_threads():
+        running = [thread for thread in self._all_threads() if thread.running]
+        for thread in running:
             thread.ask_to_stop()
-        for thread in self._all_threads():
+        for thread in running:
             thread.stop(FORK_SECONDS)
+        if running:
+            time.sleep(_NAP_SECONDS)  # the kernel counts a joined thread for a moment longer, and so does the warning
         self._drained = self._draining.acquire(timeout=FORK_SECONDS)
         self._lock.acquire()
 

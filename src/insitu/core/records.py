@@ -92,7 +92,7 @@ class LocalTrace:
         self.monotonic: Callable[[], int] = owner.monotonic
         self.spans: list[SpanRecord] = []
         self.errors: dict[int, ErrorRecord] | None = None
-        self.bound: Attributes | None = None
+        self.bound: Mapping[str, Any] | None = None
         self.weight = 0
         self.since = wall
         self.closed = False
@@ -237,7 +237,7 @@ class ErrorRecord:
     trace_id: int = 0
     span_id: int = 0
     handled: bool = False
-    attributes: Attributes | None = None
+    attributes: Mapping[str, Any] | None = None
 
 
 @dataclass(slots=True)

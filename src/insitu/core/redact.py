@@ -257,9 +257,9 @@ class Redactor:
             text = PRIVATE_KEY.sub(REPLACEMENT, text)
         if "://" in text and "@" in text:
             text = USER_INFO.sub(f"://{REPLACEMENT}@", text)
-        if self._stem.search(text.lower()):
-            text = self._without_pairs(text)
         text = TOKEN.sub(REPLACEMENT, SCHEME.sub(without_token, text))
+        if self._stem.search(text.lower()):  # after the tokens, whose first word alone would be taken for the value
+            text = self._without_pairs(text)
         if text.encode("utf-8", "surrogatepass").translate(DIGITS, b" -").find(MANY_DIGITS) >= 0:
             text = without_cards(text)
         if self._emails:
@@ -277,11 +277,13 @@ class Redactor:
             if self._verdict(key) != _SECRET:
                 continue
             start, end = secret_at(text, match, key)
-            inner = PAIR.match(
-                text, start
-            )  # `app.secrets.Refused: Authorization: Digest ...`: the value names a secret
-            if inner and self._verdict(name := inner["key"] or inner["flag"]) == _SECRET:
-                end = max(end, secret_at(text, inner, name)[1])
+            inner = PAIR.match(text, start)
+            for _ in range(_NESTED):  # `app.secrets.Refused: Authorization: Digest ...`: the value holds a key itself
+                if inner is None:
+                    break
+                if self._verdict(name := inner["key"] or inner["flag"]) == _SECRET:
+                    end = max(end, secret_at(text, inner, name)[1])
+                inner = PAIR.match(text, inner.end())
             if start < end:
                 parts += text[kept:start], REPLACEMENT
                 kept = end
@@ -296,6 +298,7 @@ _REMEMBERED: Final = 4096
 _REMEMBERED_LENGTH: Final = 128
 _LONGEST_SECRET: Final = 2048
 _PASSES: Final = 5
+_NESTED: Final = 4
 _REPEATED_LENGTH: Final = 4096  # longer texts are passed once
 _SHORTEST: Final = 5  # pwd=x
 _SHORTEST_CARD: Final = 13

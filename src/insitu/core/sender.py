@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from insitu.core.ports import Exporter
     from insitu.core.records import Record, Signal
 
-QUEUE_BYTES: Final = 16 * 1024 * 1024
+QUEUE_BYTES: Final = 8 * 1024 * 1024
 SEND_TIMEOUT_SECONDS: Final = 60.0
 _LONGEST_SLEEP_SECONDS: Final = 60.0
 
@@ -229,7 +229,8 @@ class Sender:
     def urge(self) -> None:
         """Begin to send everything that waits, and the metrics as they are now."""
         with self._lock:
-            self._flushing = self._metrics_asked = not self._closed
+            self._flushing = not self._closed
+            self._metrics_asked = self._flushing and self.exporter.metrics_interval is not None
         self.thread.wake()
 
     def settle(self, timeout: float) -> bool:

@@ -61,6 +61,7 @@ class Background:
             return self._thread is not None or self._start()
 
     def _start(self) -> bool:
+        self._wakeup.clear()
         self._thread = thread = threading.Thread(target=self._run, name=f"insitu-{self.name}", daemon=True)
         try:
             thread.start()

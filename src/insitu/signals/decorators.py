@@ -158,7 +158,8 @@ class _Steps(Generator[Any, Any, Any]):
             return self._inner.throw(*raised)
 
     def close(self) -> None:
-        self._inner.close()
+        with self._running:
+            self._inner.close()
         self._running.close()
 
 

@@ -11,8 +11,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from insitu.core import context, guard, values
-from insitu.core.stacktrace import HEAD
 from insitu.core.records import ERROR_BYTES, ErrorRecord, Family, Frame, LogRecord, Point
+from insitu.core.stacktrace import HEAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -42,7 +42,7 @@ def type_name(error: BaseException) -> str:
 
 def is_nobodys(error: BaseException) -> bool:
     """Whether an exception is a way to end rather than an error: a cancellation, or a visitor who left."""
-    return isinstance(error, CANCELLATIONS) or type_name(error) in LEFT
+    return issubclass(type(error), CANCELLATIONS) or type_name(error) in LEFT
 
 
 def frames(traceback: TracebackType | None) -> tuple[list[Frame], int]:

@@ -83,11 +83,7 @@ class Logs:
         current = context.current()
         if current.get(context.SUPPRESS_KEY) or record.name.partition(".")[0] == _OURS:
             return
-        body = (
-            record.msg
-            if type(record.msg) is str and not record.args
-            else guard.call("logs.message", record.getMessage, default=None)
-        )
+        body = record.msg if type(record.msg) is str and not record.args else guard.attempt(record.getMessage)
         if body is None:
             body = f"{guard.render(record.msg, BODY)} {guard.render(record.args, BODY)}"
         text = body if type(body) is str and len(body) <= BODY else values.text(body, BODY)
@@ -264,7 +260,7 @@ class Logger(api.Logger):
         """Whether somebody listens."""
         return self._logs.pipeline is not None
 
-    def emit(self, record: api.LogRecord | None = None, **fields: Any) -> None:  # type: ignore[override] # the API's overloads, in one
+    def emit(self, record: api.LogRecord | None = None, **fields: Any) -> None:
         """Take a record, or the fields of one."""
         guard.call("logger.emit", self._emit, record, fields)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from opentelemetry import metrics as api
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from insitu.core.records import MetricKind
     from insitu.signals.metrics import Instrument, Registry
+
+ObservableT = TypeVar("ObservableT", bound=api.Asynchronous)
 
 BOUNDS: Final = 256
 CALLBACKS: Final = 1_000
@@ -129,13 +132,13 @@ class Meter(api.Meter):
 
     def _observable(
         self,
-        kind: type[Any],
+        kind: type[ObservableT],
         name: str,
         metric: MetricKind,
         callbacks: Sequence[Any] | None,
         unit: str,
         description: str,
-    ) -> Any:
+    ) -> ObservableT:
         family = (
             values.text(name, 255),
             metric,
@@ -178,17 +181,21 @@ class _Synchronous:
 
 def _find(instrument: Instrument, attributes: Mapping[str, Any] | None) -> Any:
     attributes = {} if attributes is None else attributes
-    key = frozenset(attributes.items())
-    found = instrument.cells.get(key)
+    try:
+        found = instrument.cells.get(frozenset(attributes.items()))
+    except TypeError:  # a value that has no hash, such as a list
+        found = None
     if found is not None:
         return found
-    labels = {
-        values.text(name, 255): value
-        if type(value) in _KINDS and type(value) is not str
-        else values.plain(value, metrics.LABEL_LENGTH)
-        for name, value in attributes.items()
-    }
+    labels = {values.text(name, 255): _label(value) for name, value in attributes.items()}
     return instrument.cell(frozenset(labels.items()), labels)
+
+
+def _label(value: object) -> Any:
+    if type(value) in _KINDS and type(value) is not str:
+        return value
+    made = values.plain(value, metrics.LABEL_LENGTH, depth=1)
+    return values.text(made, metrics.LABEL_LENGTH) if type(made) is dict else made
 
 
 def _inside_own_request() -> bool:
@@ -312,7 +319,7 @@ def _point(observation: Any) -> Point | None:
         values.text(name, 255): values.plain(item, metrics.LABEL_LENGTH)
         for name, item in (observation.attributes or {}).items()
     }
-    return Point(labels, value) if value == value else None  # noqa: PLR0124
+    return Point(metrics.registry.clean(labels), value) if value == value else None  # noqa: PLR0124
 
 
 def _asks(callbacks: Iterable[Any]) -> Iterable[Callable[[], Iterable[Any]]]:
@@ -321,6 +328,6 @@ def _asks(callbacks: Iterable[Any]) -> Iterable[Callable[[], Iterable[Any]]]:
     for callback in itertools.islice(callbacks, CALLBACKS):
         if hasattr(callback, "send"):
             guard.call("callback", next, callback)
-            yield lambda given=callback: given.send(options)
+            yield functools.partial(callback.send, options)
         elif callable(callback):
-            yield lambda given=callback: given(options)
+            yield functools.partial(callback, options)

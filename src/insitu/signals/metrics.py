@@ -130,30 +130,42 @@ class Instrument:
         self.lock = registry.lock
 
     def cell(self, key: Any, labels: Mapping[str, Any]) -> Any:
-        """Return the cell of a label set that was not seen before, or the overflow cell."""
+        """Return the cell of a label set that was not seen before: a new one, or the overflow cell.
+
+        Secrets leave the labels here, once a label set; sets that are then alike share a cell.
+        """
         with self.lock:
             found = self.cells.get(key)
             if found is not None:
                 return found
             if len(self.cells) >= SERIES:
-                guard.warn(
-                    f"series {self.name}",
-                    "insitu: metric %s has %d label sets; further ones go into its overflow series",
-                    self.name,
-                    SERIES,
-                )
-                key, labels = None, OVERFLOW
-                found = self.cells.get(None)
-                if found is not None:
-                    return found
-            made = HistogramCell(labels, self.bounds) if self.kind == "histogram" else Cell(labels)
+                self._warn_of_overflow()
+                return self._shared(None, OVERFLOW)
+            clean = self.registry.clean(labels)
+            if clean is not labels:
+                made = self._shared((self, frozenset(clean.items())), clean)
+            else:
+                made = self._new(labels)
             self.cells[key] = made
             return made
+
+    def _shared(self, key: Any, labels: Mapping[str, Any]) -> Any:
+        found = self.cells.get(key)
+        if found is None:
+            found = self.cells[key] = self._new(labels)
+        return found
+
+    def _new(self, labels: Mapping[str, Any]) -> Any:
+        return HistogramCell(labels, self.bounds) if self.kind == "histogram" else Cell(labels)
+
+    def _warn_of_overflow(self) -> None:
+        text = "insitu: metric %s has %d label sets; further ones go into its overflow series"
+        guard.warn(f"series {self.name}", text, self.name, SERIES)
 
     def family(self, start: int, now: int) -> Family:
         """Return all series now."""
         with self.lock:
-            points = [cell.point() for cell in self.cells.values()]
+            points = [cell.point() for cell in dict.fromkeys(self.cells.values())]
         return Family(
             self.name,
             self.kind,
@@ -178,6 +190,7 @@ class Registry:
         self.lock = threading.RLock()
         self.instruments: dict[tuple[str, Scope], Instrument] = {}
         self.callbacks: list[Callable[[], Iterable[Family]]] = []
+        self.clean: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _as_it_is
         self.wall = clocks.SYSTEM.wall
         self.start = self.wall()
 
@@ -198,22 +211,19 @@ class Registry:
         """
         with self.lock:
             found = self.instruments.get((name, scope))
-            if found is None:
-                made = Instrument(self, name, kind, unit, description, labels=labels, bounds=bounds, scope=scope)
-                if len(self.instruments) >= METRICS:
-                    guard.warn("metrics", "insitu: more than %d metrics; %s is not exported", METRICS, name)
-                    return made
+            if found is not None and (found.kind, found.labels) == (kind, labels):
+                return found
+            made = Instrument(self, name, kind, unit, description, labels=labels, bounds=bounds, scope=scope)
+            if found is None and len(self.instruments) < METRICS:
                 self.instruments[name, scope] = made
                 return made
-        if (found.kind, found.labels) != (kind, labels):
-            guard.warn(
-                f"metric {name}",
-                "insitu: metric %s is already declared as a %s with labels %s; that declaration stays",
-                name,
-                found.kind,
-                found.labels,
-            )
-        return found
+        if found is None:
+            guard.warn("metrics", "insitu: more than %d metrics; %s is not exported", METRICS, name)
+            return made
+        text = "insitu: metric %s is already declared as a %s with labels %s; that declaration stays"
+        guard.warn(f"metric {name}", text, name, found.kind, found.labels)
+        # Of another kind it can take nothing: what this handle counts goes nowhere, and the warning has said so.
+        return found if found.kind == kind else made
 
     def collect(self) -> list[Family]:
         """Return every family now."""
@@ -232,6 +242,10 @@ class Registry:
         for instrument in self.instruments.values():
             instrument.lock = self.lock
             instrument.cells.clear()
+
+
+def _as_it_is(labels: Mapping[str, Any]) -> Mapping[str, Any]:
+    return labels
 
 
 registry = Registry()

@@ -90,6 +90,8 @@ class JoinedProcessor(SpanProcessor):
         made.span_id = ids.span_id
         made.status_code, made.status_text = _STATUS[span.status.status_code], span.status.description or ""
         made.events = [SpanEvent(event.name, event.timestamp, dict(event.attributes or {})) for event in span.events]
+        for link in span.links:
+            made.add_link(link.context, link.attributes)
         made.end_time = max(start, end)
         trace.spans.append(made)
         trace.closed = True

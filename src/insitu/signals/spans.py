@@ -14,7 +14,7 @@ from opentelemetry.trace import Span as ApiSpan
 from insitu.core import guard, values
 from insitu.core.clock import random_bits
 from insitu.core.context import tracestate
-from insitu.core.records import Error, LocalTrace, Ok, SpanEvent, SpanLink, SpanRecord, Unset
+from insitu.core.records import Error, LocalTrace, Ok, SpanEvent, SpanLink, SpanRecord
 from insitu.signals import errors
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Span(SpanRecord):
         OK is final, and UNSET never replaces another (OpenTelemetry tracing specification, Set Status).
         """
         if issubclass(type(status), Status):  # isinstance would ask the object itself, which may raise
-            code, text = status.status_code, status.description
+            code, text = status.status_code, status.description  # type: ignore[union-attr]
         else:
             code, text = status, description
         # The type checker trusts the annotation; callers do not always.
@@ -206,11 +206,11 @@ class Span(SpanRecord):
 
     def fail(self, error: BaseException) -> None:
         """Mark the span with the exception that it ends with: an error, or a cancellation, which is nobody's error."""
-        if issubclass(type(error), errors.CANCELLATIONS):
+        if errors.is_nobodys(error):
             self.set_attribute("insitu.cancelled", value=True)
         elif issubclass(type(error), Exception):
             record = self.record_exception(error)
-            if self.status_code == Unset:
+            if self.status_code != Ok:  # as Set Status: the last one counts, and OK is final
                 self.status_code = Error
                 self.status_text = f"{record.type}: {record.message}"
                 self.set_attribute("error.type", record.type)

@@ -210,7 +210,7 @@ class TracerProvider(api.TracerProvider):
         attributes: Mapping[str, Any] | None = None,
     ) -> Tracer:
         """Return a tracer for an instrumentation scope."""
-        items = guard.call(
+        items: tuple[tuple[str, Any], ...] = guard.call(
             "get_tracer",
             lambda: tuple((values.text(key), values.plain(item)) for key, item in (attributes or {}).items()),
             default=(),
@@ -436,7 +436,7 @@ def span(name: str, /, **attributes: Any) -> Block:
 
 def clean(attributes: Mapping[str, Any], limits: Limits) -> Attributes:
     """Return given attributes as a plain dict of our own, within the limits."""
-    return guard.call("attributes", _clean, attributes, limits, default={})  # type: ignore[no-any-return]
+    return guard.call("attributes", _clean, attributes, limits, default={})
 
 
 def _clean(attributes: Mapping[str, Any], limits: Limits) -> Attributes:

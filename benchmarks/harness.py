@@ -1,0 +1,138 @@
+"""Contenders in processes of their own, measured in alternating rounds; the smallest round of each counts.
+
+Alternation, because a machine that others share is now fast and now slow, and both sides must see the same weather.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+ROOT = Path(__file__).resolve().parents[1]
+OTHERS = ("INSITU_", "OTEL_", "DD_", "SENTRY_", "ELASTIC_", "LOGFIRE_", "FASTAPI_", "PROMETHEUS_")
+"""Variables of these prefixes would make a contender something else than its defaults."""
+
+
+class Failed(Exception):
+    """A contender could not be prepared, or a round of it failed."""
+
+
+class Plan(NamedTuple):
+    """How much to measure.
+
+    Attributes:
+        rounds: alternated rounds of each contender.
+        effort: size of a round; 1.0 is a full one.
+
+    """
+
+    rounds: int = 7
+    effort: float = 1.0
+
+
+FULL = Plan()
+QUICK = Plan(rounds=2, effort=0.02)
+
+
+class Contender:
+    """One contender, alive until `close`."""
+
+    def __init__(self, name: str, environ: Mapping[str, str]) -> None:
+        self.name = name
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.contender", name],
+            cwd=ROOT,
+            env=environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def ready(self) -> None:
+        """Wait until it is prepared; Failed when it cannot be."""
+        self._answer()
+
+    def round(self, effort: float) -> dict[str, float]:
+        """Run one round and return its figures by full name: `spans:insitu.caller`, or `logs:insitu` if it has one."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(f"{effort}\n")
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise Failed(f"{self.name}: ended") from error
+        return {f"{self.name}.{key}".rstrip("."): value for key, value in self._answer()["figures"].items()}
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        answer: dict[str, Any] = json.loads(line) if line else {"error": f"ended with {self._process.wait()}"}
+        if "error" in answer:
+            raise Failed(f"{self.name}: {answer['error']}")
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        try:
+            self._process.communicate(timeout=10)
+        except (subprocess.TimeoutExpired, BrokenPipeError):
+            self._process.kill()
+            self._process.communicate()
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a contender: ours, without what would change its defaults."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OTHERS)}
+    return {**kept, "PYTHONHASHSEED": "0"}  # one layout of every dict, in every run
+
+
+def measure(names: Sequence[str], plan: Plan) -> tuple[dict[str, float], dict[str, str]]:
+    """Return each contender's smallest figures in alternating rounds, and why others have none."""
+    figures: dict[str, float] = {}
+    failures: dict[str, str] = {}
+    environ = environment()
+    started = [Contender(name, environ) for name in names]
+    try:
+        alive = [each for each in started if _works(each, each.ready, failures)]
+        if plan.rounds > 1:  # a contender that is measured once brings no caches to warm
+            alive = [each for each in alive if _works(each, lambda each=each: each.round(plan.effort / 5), failures)]
+        for number in range(plan.rounds):
+            progress(f"  round {number + 1} of {plan.rounds}: {len(alive)} contenders", end="\r")
+            for each in list(alive):
+                if not _works(each, lambda each=each: _keep_smallest(figures, each.round(plan.effort)), failures):
+                    alive.remove(each)
+    finally:
+        for each in started:
+            each.close()
+    return figures, failures
+
+
+def _works(contender: Contender, call: Any, failures: dict[str, str]) -> bool:
+    try:
+        call()
+    except Failed as failure:
+        failures[contender.name] = str(failure)
+        return False
+    return True
+
+
+def _keep_smallest(figures: dict[str, float], new: Mapping[str, float]) -> None:
+    for name, value in new.items():
+        figures[name] = min(value, figures.get(name, value))
+
+
+def contenders_of(figures: Iterable[str]) -> list[str]:
+    """Return the contenders that give these figures, each once, in order."""
+    return list(dict.fromkeys(figure.partition(".")[0] for figure in figures))
+
+
+def progress(text: str, end: str = "\n") -> None:
+    """Tell a person who waits; the table alone goes to stdout."""
+    print(f"\r{text:<100}"[:110] if end == "\r" else f"\r{text:<100}".rstrip(), end=end, file=sys.stderr, flush=True)

@@ -1,0 +1,42 @@
+"""insitu as a contender: started by its public face, with every default, or with OTLP up to the point of sending."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import insitu
+from insitu import runtime
+from insitu.core.ports import Delivery
+from insitu.exporters import otlp
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from insitu.core.ports import Part
+
+
+def start(**options: Any) -> None:
+    """Start with the defaults: every signal on, /metrics served, nothing sent."""
+    insitu.init(service="bench", **options)
+    runtime.current()  # raises when init has swallowed an error
+
+
+def start_exporting(**options: Any) -> None:
+    """Start with the OTLP exporter: everything is redacted and encoded, and the sender discards it."""
+    os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://127.0.0.1:9"
+    otlp.Exporter.send = discard  # type: ignore[method-assign]
+    start(exporters=("otlp",), **options)
+    assert [sender.name for sender in runtime.current().pipeline.senders] == ["otlp"], "no exporter: is insitu installed?"
+
+
+def discard(_: otlp.Exporter, signal: object, parts: Sequence[Part], timeout: float) -> Delivery:
+    """Take everything and send nothing, as the baseline's exporter does."""
+    del signal, timeout
+    return Delivery(sum(part.items for part in parts))
+
+
+def flush() -> None:
+    """Do all background work now; what was lost was not measured, so a loss is an error."""
+    if not insitu.flush(timeout=60):
+        raise RuntimeError("insitu lost records, or could not flush in time")

@@ -1,0 +1,339 @@
+"""The table of budgets: what is measured, against what, and how much it may cost. Policy is data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+TOLERANCE: Final = 1.25
+"""A gate fails above this many times the budget: machines that others share are not exact."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A figure, or what one figure has above another.
+
+    Attributes:
+        figure: `module:function` of a contender, with `.name` where its rounds return several.
+        above: the figure that is taken off; "" takes nothing off.
+
+    """
+
+    figure: str
+    above: str = ""
+
+    def among(self, figures: Mapping[str, float]) -> float:
+        """Return the cost; KeyError when it was not measured."""
+        return figures[self.figure] - (figures[self.above] if self.above else 0.0)
+
+    def needs(self) -> Iterator[str]:
+        """Yield the figures."""
+        yield self.figure
+        if self.above:
+            yield self.above
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """`share` of a cost (the row's baseline unless `of` names another), plus a fixed amount in the row's unit."""
+
+    share: float = 0.0
+    plus: float = 0.0
+    of: Cost | None = None
+
+    def among(self, figures: Mapping[str, float], baseline: Cost | None) -> float:
+        """Return the limit in the row's unit."""
+        base = self.of or baseline
+        return (self.share * base.among(figures) if base is not None and self.share else 0.0) + self.plus
+
+    def text(self, unit: str) -> str:
+        """Return it as in DESIGN: `1/7`, `20 ms`, `own + 1.5 µs`."""
+        plus = f"{self.plus:g} {unit}" if self.plus else ""
+        if not self.share:
+            return plus
+        if self.of is not None:
+            return f"own + {plus}"
+        return "2/3" if abs(self.share - 2 / 3) < 0.001 else f"1/{1 / self.share:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        key: for `--only`; what stands before the first dot is measured together, in alternating rounds.
+        what: for people, at most 51 characters.
+        ours, baseline: the costs compared.
+        budget, stretch: what ours may cost; a row without budget informs.
+        unit: of both costs.
+        rounds: how often to measure; None as planned.
+
+    """
+
+    key: str
+    what: str
+    ours: Cost
+    baseline: Cost | None = None
+    budget: Limit | None = None
+    stretch: Limit | None = None
+    unit: str = "µs"
+    rounds: int | None = field(default=None)
+
+    @property
+    def group(self) -> str:
+        """What is measured together with this row."""
+        return self.key.partition(".")[0]
+
+    def needs(self) -> list[str]:
+        """Return every figure that the row is made of."""
+        limits = [limit.of for limit in (self.budget, self.stretch) if limit is not None]
+        costs = [cost for cost in (self.ours, self.baseline, *limits) if cost is not None]
+        return [figure for cost in costs for figure in cost.needs()]
+
+
+def _share(of: float) -> Limit:
+    return Limit(share=1 / of)
+
+
+_BARE, _UNCHECKED = "http_request:bare", "http_request:unchecked"
+_OTEL, _OTEL_OFF = "http_request:otel", "http_request:otel_unsampled"
+_OTEL_ERROR = Cost("failures:otel_capture", "failures:otel_raise")
+
+ROWS: Final = (
+    Row(
+        "span.caller",
+        "recorded span, 3 attributes: caller's thread",
+        Cost("spans:insitu_span.caller"),
+        Cost("spans:otel.caller"),
+        _share(7),
+        _share(8),
+    ),
+    Row(
+        "span.whole",
+        "the same: whole process, encoded for OTLP",
+        Cost("spans:insitu_span.whole"),
+        Cost("spans:otel.whole"),
+        _share(4),
+        _share(5),
+    ),
+    Row(
+        "span.api",
+        "the same by OpenTelemetry's API: caller's thread",
+        Cost("spans:insitu_by_api.caller"),
+        Cost("spans:otel.caller"),
+    ),
+    Row(
+        "request.default",
+        "FastAPI request, added to bare",
+        Cost("http_request:insitu_default", _BARE),
+        Cost(_OTEL, _BARE),
+        _share(10),
+        _share(20),
+    ),
+    Row(
+        "request.unchecked",
+        "the same, to bare without its telemetry check",
+        Cost("http_request:insitu_default", _UNCHECKED),
+        Cost(_OTEL, _UNCHECKED),
+        _share(10),
+        _share(20),
+    ),
+    Row(
+        "request.encoded",
+        "FastAPI request, encoded for OTLP: to bare",
+        Cost("http_request:insitu_encoded", _BARE),
+        Cost(_OTEL, _BARE),
+    ),
+    Row(
+        "request.encoded-unchecked",
+        "the same, to bare without its telemetry check",
+        Cost("http_request:insitu_encoded", _UNCHECKED),
+        Cost(_OTEL, _UNCHECKED),
+    ),
+    Row(
+        "request.unsampled",
+        "unsampled FastAPI request, added to bare",
+        Cost("http_request:insitu_unsampled", _BARE),
+        Cost(_OTEL_OFF, _BARE),
+        _share(10),
+        _share(15),
+    ),
+    Row(
+        "request.unsampled-unchecked",
+        "the same, to bare without its telemetry check",
+        Cost("http_request:insitu_unsampled", _UNCHECKED),
+        Cost(_OTEL_OFF, _UNCHECKED),
+        _share(10),
+        _share(15),
+    ),
+    Row("request.bare", "bare FastAPI request; without its telemetry check", Cost(_BARE), Cost(_UNCHECKED)),
+    Row(
+        "error.capture",
+        "error captured, 10 frames",
+        Cost("failures:insitu_capture", "failures:insitu_raise"),
+        _OTEL_ERROR,
+        _share(40),
+        _share(80),
+    ),
+    Row(
+        "error.encoded",
+        "the same, its stack trace encoded for OTLP",
+        Cost("failures:insitu_encoded", "failures:insitu_raise_encoded"),
+        _OTEL_ERROR,
+    ),
+    Row(
+        "metric.counter",
+        "counter, 2 labels by keyword",
+        Cost("instruments:insitu_counter"),
+        Cost("instruments:prometheus_counter"),
+        _share(2),
+        _share(3),
+    ),
+    Row(
+        "metric.histogram",
+        "histogram, 2 labels by keyword",
+        Cost("instruments:insitu_histogram"),
+        Cost("instruments:prometheus_histogram"),
+        _share(2),
+        _share(3),
+    ),
+    Row(
+        "log.insitu",
+        "insitu.log, JSON out, whole process",
+        Cost("records:insitu_log"),
+        Cost("records:json_logger"),
+        _share(2),
+    ),
+    Row(
+        "log.stdlib",
+        "stdlib logging captured, JSON out, whole process",
+        Cost("records:insitu_stdlib"),
+        Cost("records:json_logger"),
+        Limit(share=2 / 3),
+        Limit(share=1.0, plus=1.5, of=Cost("records:stdlib")),
+    ),
+    Row("log.own", "stdlib logging alone, to nowhere", Cost("records:stdlib"), Cost("records:json_logger")),
+    Row(
+        "start.import",
+        "import insitu beside fastapi and uvicorn",
+        Cost("startup:insitu_start.import"),
+        None,
+        Limit(plus=60),
+        Limit(plus=30),
+        "ms",
+    ),
+    Row(
+        "start.init",
+        "insitu.init",
+        Cost("startup:insitu_start.init"),
+        None,
+        Limit(plus=100),
+        Limit(plus=50),
+        "ms",
+    ),
+    Row(
+        "scrape.samples",
+        "scrape, 2,000 samples",
+        Cost("scrape:counters"),
+        None,
+        Limit(plus=20),
+        None,
+        "ms",
+    ),
+    Row(
+        "scrape.histograms",
+        "scrape, 2,000 histogram label sets (1 process)",
+        Cost("scrape:histograms"),
+        None,
+        Limit(plus=100),
+        None,
+        "ms",
+    ),
+    Row(
+        "stall.drain",
+        "longest stall of a request, 2,500 rich ones drain",
+        Cost("stall:insitu_drain"),
+        Cost("stall:bare"),
+        Limit(plus=1),
+        None,
+        "ms",
+    ),
+    Row(
+        "memory.hour",
+        "memory over bare, 3.6 M requests, 200 routes",
+        Cost("memory:insitu_hour.end", "memory:bare"),
+        Cost("memory:bare"),
+        Limit(plus=100),
+        Limit(plus=40),
+        "MB",
+        1,
+    ),
+    Row(
+        "memory.flat",
+        "its growth from 10 % to 100 % of them",
+        Cost("memory:insitu_hour.growth"),
+        None,
+        Limit(plus=2),
+        None,
+        "MB",
+        1,
+    ),
+)
+"""Every budget of the design that exists by now, and beside them what explains it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A row with its figures.
+
+    Attributes:
+        row: what was measured.
+        figures: every figure of the run.
+        failure: why it could not be measured; "" when it could.
+
+    """
+
+    row: Row
+    figures: Mapping[str, float]
+    failure: str = ""
+
+    @property
+    def ours(self) -> float:
+        """What insitu costs, in the row's unit."""
+        return self.row.ours.among(self.figures)
+
+    @property
+    def baseline(self) -> float | None:
+        """What the baseline costs, in the row's unit."""
+        return self.row.baseline.among(self.figures) if self.row.baseline is not None else None
+
+    def within(self, limit: Limit | None, tolerance: float = 1.0) -> bool:
+        """Whether the cost stands below a limit."""
+        return limit is not None and self.ours <= limit.among(self.figures, self.row.baseline) * tolerance
+
+    @property
+    def passes(self) -> bool:
+        """Whether the gate lets it through."""
+        return not self.failure and (self.row.budget is None or self.within(self.row.budget, TOLERANCE))
+
+    @property
+    def verdict(self) -> str:
+        """Say what came of it: `stretch`, `yes`, `nearly` (within the gate's tolerance), `NO`; "" without a budget."""
+        if self.failure:
+            return "FAILED"
+        if self.row.budget is None:
+            return ""
+        if self.within(self.row.stretch):
+            return "stretch"
+        if self.within(self.row.budget):
+            return "yes"
+        return "nearly" if self.passes else "NO"
+
+
+def chosen(wanted: Iterable[str]) -> tuple[Row, ...]:
+    """Return the rows whose key is, or starts with, one of these words; all for none."""
+    words = tuple(wanted)
+    return tuple(row for row in ROWS if not words or row.key.startswith(words))

@@ -1,0 +1,40 @@
+"""Milliseconds of CPU that one scrape takes: GET /metrics through the application, on the page 2,000 series more."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+import insitu
+from benchmarks import ours, timing
+from benchmarks.application import Driver
+
+SERIES = 2_000
+SCRAPES = 10
+
+
+def counters() -> timing.Round:
+    """2,000 samples of one counter."""
+    ours.start()
+    orders = insitu.counter("orders", labels=("shop", "plan"))
+    for number in range(SERIES):
+        orders.add(1, shop=f"shop-{number // 4}", plan=f"plan-{number % 4}")
+    return _scrapes(SERIES)
+
+
+def histograms() -> timing.Round:
+    """2,000 label sets of one histogram, each with 14 buckets, their total, its sum and its count."""
+    ours.start()
+    latency = insitu.histogram("latency", labels=("shop", "plan"), unit="s")
+    for number in range(SERIES * 20):
+        latency.record(number % 97 / 10, shop=f"shop-{number % SERIES // 4}", plan=f"plan-{number % 4}")
+    return _scrapes(SERIES * 17)
+
+
+def _scrapes(lines: int) -> timing.Round:
+    driver = Driver(insitu.instrument(FastAPI()), path="/metrics")
+    driver.run(1)
+    found = driver.body.count(b"\n")
+    if driver.status != 200 or found < lines:
+        raise RuntimeError(f"/metrics answered {driver.status} with {found} lines instead of {lines}")
+    measured = timing.whole(driver.run, SCRAPES)
+    return lambda effort: measured(effort) / 1000  # type: ignore[operator]
