@@ -45,8 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", action="append", default=[], metavar="ROW", help="rows whose key begins so; repeatable")
-    parser.add_argument("--quick", action="store_true", help="small rounds, to see that it works; the figures are noise")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="ROW", help="rows whose key begins so; repeatable"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="small rounds, to see that it works; the figures are noise"
+    )
     parser.add_argument("--gate", action="store_true", help="exit 1 when a row breaks its budget in two of three runs")
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     parser.add_argument("--list", action="store_true", help="show the rows")

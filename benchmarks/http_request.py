@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+
 import insitu
 from benchmarks import baseline, ours, timing
 from benchmarks.application import Driver, Unchecked, make

@@ -26,7 +26,7 @@ class Shop:
     """insitu on a fake clock, its worker and sender run by hand."""
 
     def __init__(self) -> None:
-        otlp.Exporter.send = ours.discard  # type: ignore[method-assign]
+        otlp.Exporter.send = ours.discard  # type: ignore[method-assign,assignment]
         self.clock = FakeClock()
         given = {"service": "bench", "exporters": ("otlp",), "libraries": (), "sample": 1 / DETAIL_EVERY}
         options = config.read(given, ENVIRON, Path("/nonexistent"))
@@ -82,6 +82,10 @@ class Shop:
 
 def _fail(span: signals.ServerSpan, number: int) -> None:
     try:
-        raise LookupError(f"order {number} is not there")
+        _charge(number)
     except LookupError as error:
         signals.fail(span, error)
+
+
+def _charge(number: int) -> None:
+    raise LookupError(f"order {number} is not there")

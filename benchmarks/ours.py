@@ -25,9 +25,11 @@ def start(**options: Any) -> None:
 def start_exporting(**options: Any) -> None:
     """Start with the OTLP exporter: everything is redacted and encoded, and the sender discards it."""
     os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://127.0.0.1:9"
-    otlp.Exporter.send = discard  # type: ignore[method-assign]
+    otlp.Exporter.send = discard  # type: ignore[method-assign,assignment]
     start(exporters=("otlp",), **options)
-    assert [sender.name for sender in runtime.current().pipeline.senders] == ["otlp"], "no exporter: is insitu installed?"
+    assert [sender.name for sender in runtime.current().pipeline.senders] == ["otlp"], (
+        "no exporter: is insitu installed?"
+    )
 
 
 def discard(_: otlp.Exporter, signal: object, parts: Sequence[Part], timeout: float) -> Delivery:

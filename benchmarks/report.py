@@ -18,7 +18,8 @@ DOCUMENT: Final = ROOT / "docs" / "benchmarks.md"
 HEAD: Final = ("what", "insitu", "baseline", "ratio", "budget", "stretch", "holds")
 WIDTHS: Final = (51, 9, 9, 7, 7, 12, 8)
 """With a space between two columns: 109."""
-_LEFT: Final = (0, 6)
+LEFT: Final = (0, 6)
+"""Columns of words; the others hold figures."""
 
 
 def cells(result: Result) -> tuple[str, ...]:
@@ -50,30 +51,33 @@ def _ratio(ours: float, baseline: float) -> str:
     return f"1/{baseline / ours:.1f}" if ours < baseline else f"{ours / baseline:.1f}"
 
 
-def terminal(head: Sequence[str], lines: Iterable[Sequence[str]], widths: Sequence[int] = WIDTHS) -> str:
+def terminal(
+    head: Sequence[str], lines: Iterable[Sequence[str]], widths: Sequence[int] = WIDTHS, left: Sequence[int] = LEFT
+) -> str:
     """Return a table for a terminal."""
     rule = ["-" * width for width in widths]
-    return "\n".join(_line(line, widths) for line in (head, rule, *lines))
+    return "\n".join(_line(line, widths, left) for line in (head, rule, *lines))
 
 
-def _line(line: Sequence[str], widths: Sequence[int]) -> str:
+def _line(line: Sequence[str], widths: Sequence[int], left: Sequence[int]) -> str:
     padded = [
-        f"{cell:<{width}}" if column in _LEFT else f"{cell:>{width}}"
+        f"{cell:<{width}}" if column in left else f"{cell:>{width}}"
         for column, (cell, width) in enumerate(zip(line, widths, strict=True))
     ]
     return " ".join(padded).rstrip()
 
 
-def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def markdown(head: Sequence[str], lines: Iterable[Sequence[str]], left: Sequence[int] = LEFT) -> str:
     """Return a table for docs/benchmarks.md."""
-    rule = ["---" if column in _LEFT else "--:" for column in range(len(head))]
+    rule = ["---" if column in left else "--:" for column in range(len(head))]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
 
 
 def conditions() -> str:
     """Say what the figures were measured on, in one line."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("fastapi", "opentelemetry-sdk"))
-    return f"CPython {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores; {versions}."
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    return f"CPython {platform.python_version()}, {machine}; {versions}."
 
 
 def write(marker: str, text: str) -> None:

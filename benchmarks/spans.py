@@ -26,7 +26,7 @@ def insitu_span() -> timing.Round:
 
 
 def insitu_by_api() -> timing.Round:
-    """insitu as OpenTelemetry's provider, encoded for OTLP: what libraries see."""
+    """Insitu as OpenTelemetry's provider, encoded for OTLP: what libraries see."""
     ours.start_exporting()
     return timing.caller_and_whole(_by_api, TRACES * SPANS, ours.flush)
 

@@ -1,4 +1,4 @@
-"""Milliseconds of CPU that `import insitu` and `init` take, each time in a fresh process that serves FastAPI already."""
+"""Milliseconds of CPU that `import insitu` and `init` take, in fresh processes that have imported FastAPI already."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import uuid
+import weakref
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -18,7 +19,7 @@ from opentelemetry import _logs as otel_logs
 from opentelemetry import metrics as otel_metrics
 from opentelemetry import trace as otel_trace
 
-from insitu import config
+from insitu.config import Options, TracingOptions, read
 from insitu.core import clock as clocks
 from insitu.core import context, guard, values
 from insitu.core.budget import Meter
@@ -39,7 +40,6 @@ from insitu.signals.sampling import Ratio, Sampler, from_names
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from insitu.config import Options
     from insitu.core.clock import Clock
     from insitu.core.ports import Exporter
     from insitu.core.records import Frame, Record, SpanRecord
@@ -113,7 +113,9 @@ class Runtime:
             options.tracing.attributes, options.tracing.events, options.tracing.links, options.tracing.value_length
         )
         registry.wall, registry.on, registry.clean = self.clock.wall, True, self.redactor.attributes
-        requests.configure(options.tracing.exclude)
+        chosen = options.tracing.propagators
+        self.propagator = context.propagator(chosen, _propagator)
+        requests.configure(options.tracing.exclude, None if chosen == TracingOptions.propagators else self.propagator)
         tracing.provider.readable = lambda span, sdk_resource: _late("readable").readable(span, sdk_resource)
         tracing.provider.attach(self.pipeline, _sampler(options), limits, self._sdk_resource)
         errors.attach(self.pipeline)
@@ -301,7 +303,7 @@ class Runtime:
             otel_metrics.set_meter_provider(MeterProvider(registry))
         if type(otel_logs.get_logger_provider()).__name__ == "ProxyLoggerProvider":
             otel_logs.set_logger_provider(LoggerProvider(logs))
-        _propagate().set_global_textmap(context.propagator(self.options.tracing.propagators, _propagator))
+        _propagate().set_global_textmap(self.propagator)
 
     def _sdk_resource(self) -> Any:
         return _late("readable").sdk_resource(self.resource)
@@ -363,6 +365,9 @@ def _entry(group: str, name: str) -> Any:
     return None
 
 
+_joined: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
 def _join(other: Any) -> None:
     add = getattr(other, "add_span_processor", None)
     if add is None:
@@ -372,6 +377,9 @@ def _join(other: Any) -> None:
             type(other).__module__,
         )
         return
+    if other in _joined:
+        return
+    _joined.add(other)
     guard.call("provider.join", lambda: add(_late("readable").JoinedProcessor(tracing.provider)))
     guard.warn(
         "provider",
@@ -437,11 +445,11 @@ def init(**options: Any) -> None:
     with _lock:
         if _runtime is not None:
             return
-        read = config.read(options, os.environ, Path.cwd())
-        if read.process.disabled:
+        chosen = read(options, os.environ, Path.cwd())
+        if chosen.process.disabled:
             return
-        adopt(Runtime(read, dict(os.environ)))
-    logging.getLogger("insitu").debug("insitu started for %s", read.service.name)
+        adopt(Runtime(chosen, dict(os.environ)))
+    logging.getLogger("insitu").debug("insitu started for %s", chosen.service.name)
 
 
 def reset_counts() -> None:

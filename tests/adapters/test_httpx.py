@@ -18,7 +18,7 @@ import insitu
 from insitu import runtime
 from insitu.adapters import httpx as adapter
 from insitu.testing import recording
-from tests.adapters.serving import call, counted
+from tests.adapters.serving import call, counted, plain_transports
 from tests.servers import free_port
 
 
@@ -68,9 +68,7 @@ def server(running):
 
 @pytest.fixture
 def transports(monkeypatch):
-    """Gives httpx's transports back as they were."""
-    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", httpx.HTTPTransport.handle_request)
-    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", httpx.AsyncHTTPTransport.handle_async_request)
+    plain_transports(monkeypatch)
     return monkeypatch
 
 

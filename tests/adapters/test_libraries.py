@@ -54,7 +54,8 @@ def package(tmp_path, monkeypatch):
 
 
 def only_ours(monkeypatch):
-    """Leaves the real packages of this machine out."""
+    """Leaves the real packages of this machine out, and our own hooks, which would stay in this process."""
+    monkeypatch.setattr(libraries, "HOOKS", {})
     every = metadata.entry_points
     monkeypatch.setattr(
         libraries.metadata,
@@ -120,7 +121,6 @@ def test_none_means_none(package, monkeypatch):
 def test_what_we_do_ourselves_is_not_left_to_another_unless_named(package, monkeypatch, name):
     calls = package(name)
     only_ours(monkeypatch)
-    monkeypatch.setattr(libraries, "HOOKS", {})
     with recording(libraries="auto"):
         assert calls() is None
     with recording(libraries=[name]):

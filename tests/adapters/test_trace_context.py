@@ -7,7 +7,7 @@ from fastapi import FastAPI, Request
 from insitu import runtime
 from insitu.adapters import httpx as httpx_adapter
 from insitu.testing import recording
-from tests.adapters.serving import raw, served
+from tests.adapters.serving import plain_transports, raw, served
 from tests.servers import until
 
 IDS = "0af7651916cd43dd8448eb211c80319c"
@@ -63,8 +63,7 @@ def application():
             return (await client.get(f"http://127.0.0.1:{request.url.port}/echo")).json()
 
     with recording(exclude=("/echo",)) as recorded, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", httpx.AsyncHTTPTransport.handle_async_request)
-        patch.setattr(httpx.HTTPTransport, "handle_request", httpx.HTTPTransport.handle_request)
+        plain_transports(patch)
         httpx_adapter.hook(httpx)
         with served(runtime.current().instrument(app), http="h11") as port:
             yield recorded, port
@@ -78,7 +77,7 @@ def visit(application, headers):
     request = f"GET /call HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n{lines}\r\n"
     head, _, content = raw(port, request.encode("latin-1")).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200"), head
-    until(lambda: len(recorded.spans) == 2)
+    until(lambda: len(recorded.spans) >= 2, 5)
     calling, serving = recorded.spans
     return serving, calling, httpx.Response(200, content=content).json()
 

@@ -133,7 +133,7 @@ TRACEPARENTS = {
     f"00-{TRACE}-{PARENT}-fc": 0,
     f"cc-{TRACE}-{PARENT}-01": 1,
     f"cc-{TRACE}-{PARENT}-03": 1,  # of a version ahead only the flag of version 00 is known
-    f"cc-{TRACE}-{PARENT}-01-what-the-future-will-be-like": 1,
+    f"cc-{TRACE}-{PARENT}-01-more-of-a-later-version": 1,
     f"cc-{TRACE}-{PARENT}-01-": 1,
     f"01-{TRACE}-{PARENT}-00": 0,
     f"fe-{TRACE}-{PARENT}-01-é": 1,
@@ -144,8 +144,8 @@ TRACEPARENTS = {
     f"\t 00-{TRACE}-{PARENT}-01 \t": 1,
     f"00-{TRACE}-{PARENT}-01.": None,
     f"00-{TRACE}-{PARENT}-01-": None,
-    f"00-{TRACE}-{PARENT}-01-what-the-future-will-be-like": None,
-    f"cc-{TRACE}-{PARENT}-01.what-the-future-will-not-be-like": None,
+    f"00-{TRACE}-{PARENT}-01-more-of-a-later-version": None,
+    f"cc-{TRACE}-{PARENT}-01.more-of-a-later-version": None,
     f"cc-{TRACE}-{PARENT}-01what": None,
     f"cc-{TRACE}-{PARENT}-01-what\x00": None,
     f"ff-{TRACE}-{PARENT}-01": None,
@@ -197,7 +197,7 @@ def test_a_traceparent_is_read_by_the_recommendation(header, flags):
 
 KEY = "abcdefghijklmnopqrstuvwxyz0123456789_-*/"
 VALUE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) not in ",=")
-MANY = [f"bar{number:02}={number:02}" for number in range(1, 34)]
+MANY = [f"member{number:02}={number:02}" for number in range(1, 34)]
 
 TRACESTATES = [
     # headers as they came, and what is passed on; "" where the whole is discarded
@@ -213,7 +213,7 @@ TRACESTATES = [
     ([",foo=1"], "foo=1"),
     (["foo=1,,bar=2"], "foo=1,bar=2"),
     (["foo=1, \t ,bar=2"], "foo=1,bar=2"),
-    (["foo=1,bar=2", "rojo=1,congo=2", "baz=3"], "foo=1,bar=2,rojo=1,congo=2,baz=3"),
+    (["foo=1,bar=2", "here=1,there=2", "last=3"], "foo=1,bar=2,here=1,there=2,last=3"),
     (["foo=1,foo=1"], "foo=1"),
     (["foo=1,foo=2"], "foo=1"),
     (["foo=1", "foo=1"], "foo=1"),

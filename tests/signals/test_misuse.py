@@ -208,6 +208,10 @@ def of_meter():
     ]
 
 
+alone = logging.Logger("misuse")  # below no other, so that no handler of the test runner sees it
+alone.addHandler(logging.NullHandler())
+
+
 def of_logger():
     loggers = LoggerProvider()
     logger = loggers.get_logger("misuse")
@@ -219,10 +223,10 @@ def of_logger():
         lambda v: logger.emit(body="text", context=v),
         lambda v: logger.emit(body="text", exception=v),
         lambda v: logger.emit(unknown=v),
-        lambda v: logging.getLogger("misuse").error(v),
-        lambda v: logging.getLogger("misuse").error("text", extra={"key": v, 5: v}),
-        lambda v: logging.getLogger("misuse").handle(logging.makeLogRecord({"msg": v, "args": (v,), "levelno": 40})),
-        lambda v: logging.getLogger("misuse").handle(
+        lambda v: alone.error(v),
+        lambda v: alone.error("text", extra={"key": v, 5: v}),
+        lambda v: alone.handle(logging.makeLogRecord({"msg": v, "args": (v,), "levelno": 40})),
+        lambda v: alone.handle(
             logging.makeLogRecord({"created": v, "exc_info": v, "name": v, "levelno": 40, "levelname": v})
         ),
     ]
@@ -243,17 +247,25 @@ class Seen(logging.Handler):
 
 
 @pytest.fixture(autouse=True)
+def restored(monkeypatch):
+    """What a test leaves declared or, by a wrong order, current is gone after it."""
+    with recording():
+        pass  # the first start gives instruments made before it their place in the registry, which must stay
+    monkeypatch.setattr(registry, "callbacks", list(registry.callbacks))
+    monkeypatch.setattr(registry, "instruments", dict(registry.instruments))
+    before = otel_context.get_current()
+    yield
+    otel_context.attach(before)
+
+
+@pytest.fixture(autouse=True)
 def seen(monkeypatch):
     handler, logger = Seen(), logging.getLogger("insitu")
-    misuse = logging.getLogger("misuse")
     logger.addHandler(handler)
-    silent = logging.NullHandler()
-    misuse.addHandler(silent)
-    misuse.propagate = logger.propagate = False
+    logger.propagate = False
     yield handler
     logger.removeHandler(handler)
-    misuse.removeHandler(silent)
-    misuse.propagate = logger.propagate = True
+    logger.propagate = True
 
 
 def where(error):

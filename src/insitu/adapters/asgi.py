@@ -27,6 +27,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _OVER: Final = frozenset(("lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.startup.failed"))
 _STARTS: Final = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
+_SERVED: Final = frozenset(("http", "websocket"))
 _SWITCHING: Final = 101
 _REFUSED: Final = 403  # what a server answers for a WebSocket that is closed before it was accepted
 _SERVER_ERROR: Final = 500
@@ -77,24 +78,22 @@ class Middleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         kind = scope["type"]
-        if kind not in ("http", "websocket") or not self._requests.on or "insitu" in scope:
+        requests = self._requests
+        if kind not in _SERVED or not requests.tracing.on or "insitu" in scope:
             await self._other(kind, scope, receive, send)
             return
         # Nobody below, mounted or wrapped, may trace and measure the request again: neither we nor FastAPI itself.
         scope["insitu"] = scope["fastapi.telemetry"] = None
         path = scope["path"]
-        if kind == "http" and path in self._api.paths:
-            await self._own_path(scope, receive, send)
-        elif self._requests.excluded(path):
+        if kind == "http" and path in self._api.paths and await self._answered(scope, receive, send):
+            return
+        if requests.exclude is not None and requests.exclude.fullmatch(path):
             await self._hidden(scope, receive, send)
-        else:
-            await self._serve(kind, path, scope, receive, send)
-
-    async def _serve(self, kind: str, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        requests = self._requests
-        headers = dict(scope["headers"])
-        called = b"traceparent" in headers or b"baggage" in headers
-        above, outer = _extract(scope["headers"]) if called else (None, None)
+            return
+        pairs = scope["headers"]
+        headers = dict(pairs)
+        called = b"traceparent" in headers or b"baggage" in headers or requests.propagator is not None
+        above, outer = requests.arriving(pairs) if called else (None, None)
         method, scheme = scope["method"] if kind == "http" else "WS", scope.get("scheme", "http")
         query, version = scope.get("query_string", b""), scope.get("http_version", "")
         host, agent = headers.get(b"host", b""), headers.get(b"user-agent", b"")
@@ -109,7 +108,7 @@ class Middleware:
             with span:
                 await self.app(scope, receive, self._watch(span, scope, send))
         finally:
-            if span.span_id in requests.active:
+            if not span.end_time:
                 requests.finish(span, self.route(scope))
             context.leave(token)
             if outer is not None:
@@ -159,12 +158,14 @@ class Middleware:
 
     # --- our own paths ---
 
-    async def _own_path(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """Answer one of our own paths, unless the application has it: then False, and it is served like any other."""
         owned = guard.call("asgi.owns", self.owns, scope)
         if owned is True:
-            await self._serve("http", scope["path"], scope, receive, send)
-        elif owned is False or not await self._answered_by_host(scope, receive, send):
+            return False
+        if owned is False or not await self._answered_by_host(scope, receive, send):
             await self._answer(scope, send)
+        return True
 
     async def _answered_by_host(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Let the application answer; what it sends behind a 404 is swallowed."""
@@ -189,14 +190,3 @@ class Middleware:
         sent += [(name.encode(), value.encode()) for name, value in response.headers.items()]
         await send({"type": "http.response.start", "status": response.status, "headers": sent})
         await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else response.body})
-
-
-def _extract(headers: Any) -> tuple[tuple[int, int, int, str] | None, Any]:
-    """Return the remote parent and the token of the attached baggage; more than one traceparent is none at all."""
-    found: dict[bytes, list[str]] = {b"traceparent": [], b"tracestate": [], b"baggage": []}
-    for name, value in headers:
-        if name in found:
-            found[name].append(value.decode("latin-1"))
-    parents, states, baggage = found.values()
-    above = context.parent_from(parents[0], states) if len(parents) == 1 else None
-    return above, context.with_baggage(baggage) if baggage else None

@@ -69,8 +69,7 @@ def suppress() -> None:
     attach(otel_context.set_value(SUPPRESS_KEY, value=True))
 
 
-# --- W3C trace context, level 2
-# -----------------------------------------------------------------------------------------------
+# --- W3C trace context, level 2 ---
 
 _TRACEPARENT: Final = re.compile(
     r"[ \t]*([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[^\x00-\x1f\x7f]*)?[ \t]*"
@@ -184,8 +183,7 @@ class TraceContextPropagator(TraceContextTextMapPropagator):
             setter.set(carrier, "tracestate", span.trace_state.to_header())
 
 
-# --- W3C baggage
-# --------------------------------------------------------------------------------------------------------------
+# --- W3C baggage ---
 
 BAGGAGE_LENGTH: Final = 8_192
 BAGGAGE_MEMBERS: Final = 180
@@ -271,8 +269,7 @@ class BaggagePropagator(W3CBaggagePropagator):
             setter.set(carrier, "baggage", header)
 
 
-# --- the global propagator
-# ----------------------------------------------------------------------------------------------------
+# --- the global propagator ---
 
 _OWN: Final[dict[str, Callable[[], textmap.TextMapPropagator]]] = {
     "tracecontext": TraceContextPropagator,
@@ -292,17 +289,29 @@ def propagator(
     return composite.CompositePropagator(chosen)
 
 
-def parent_from(traceparent: str, states: Iterable[str]) -> tuple[int, int, int, str] | None:
-    """Return (trace id, parent id, flags, tracestate) of an incoming request, or None."""
-    parent = parse_traceparent(traceparent)
-    if parent is None:
-        return None
-    return (*parent, parse_tracestate(states))
+Parent = tuple[int, int, int, str]
+"""(trace id, span id, flags, tracestate) of a span in another process."""
 
 
-def with_baggage(headers: Iterable[str]) -> Token[Context] | None:
-    """Attach a context that holds the members of incoming baggage headers; None when there are none."""
-    members = parse_baggage(headers)
+def arriving(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Parent | None, Token[Context] | None]:
+    """Read W3C trace context and baggage from raw headers.
+
+    Returns:
+        The remote parent (more than one traceparent is none at all), and the token of the baggage's context, which is
+        attached; None for what there is not.
+
+    """
+    found: dict[bytes, list[str]] = {b"traceparent": [], b"tracestate": [], b"baggage": []}
+    for name, value in headers:
+        if name in found:
+            found[name].append(value.decode("latin-1"))
+    parents, states, baggage = found.values()
+    ids = parse_traceparent(parents[0]) if len(parents) == 1 else None
+    return (*ids, parse_tracestate(states)) if ids is not None else None, _with_baggage(baggage)
+
+
+def _with_baggage(headers: list[str]) -> Token[Context] | None:
+    members = parse_baggage(headers) if headers else None
     if not members:
         return None
     context = current()
@@ -311,8 +320,21 @@ def with_baggage(headers: Iterable[str]) -> Token[Context] | None:
     return attach(context)
 
 
-# --- bound fields
-# -------------------------------------------------------------------------------------------------------------
+def arriving_by(
+    propagator: textmap.TextMapPropagator, headers: Iterable[tuple[bytes, bytes]]
+) -> tuple[Parent | None, Token[Context] | None]:
+    """Do what `arriving` does by another propagator than the default pair: OTEL_PROPAGATORS named it."""
+    carrier: dict[str, list[str]] = {}
+    for name, value in headers:
+        carrier.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+    context = guard.call("propagator.extract", propagator.extract, carrier, Context(), default=Context())
+    ids = get_current_span(context).get_span_context()
+    above = (ids.trace_id, ids.span_id, int(ids.trace_flags), ids.trace_state.to_header()) if ids.is_valid else None
+    rest = {key: value for key, value in context.items() if key != SPAN_KEY}
+    return above, attach(Context({**current(), **rest})) if rest else None
+
+
+# --- bound fields ---
 
 CONVENTIONAL: Final = {"user": "user.id", "tenant": "tenant.id", "session": "session.id", "request": "request.id"}
 """Short names of `bind` and the attributes that they become."""

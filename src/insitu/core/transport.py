@@ -152,8 +152,11 @@ class Transport:
 
     def close(self) -> None:
         """Close the kept connections. A later `post` opens new ones."""
-        for pool in self._pools.values():
-            pool.clear()
+        for manager in self._pools.values():
+            # `clear` would leave the sockets to the garbage collector, and a strict host to its warnings.
+            for key in manager.pools.keys():  # noqa: SIM118 it cannot be iterated
+                manager.pools[key].close()
+            manager.clear()
         self._pools = {}
 
     @property

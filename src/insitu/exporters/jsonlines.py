@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -22,6 +23,8 @@ try:
 except ImportError:  # no wheel for this interpreter (free-threaded builds)
     orjson = None  # type: ignore[assignment]
 
+_RAW: Final = re.compile(b"\x7f|\xc2\x85|\xe2\x80[\xa8\xa9]")
+"""What JSON leaves as it is and a terminal or a log shipper may take for a control: DEL, NEL, line and paragraph separator."""
 _STREAMS: Final = ("stdout", "stderr")
 
 
@@ -137,10 +140,15 @@ def dumps(line: dict[str, Any]) -> bytes:
     """Return one line of JSON; what JSON has no form for is rendered as text."""
     if orjson is not None:
         try:
-            return orjson.dumps(line, default=_unusual)
+            data = orjson.dumps(line, default=_unusual)
+            return data if not _RAW.search(data) else _RAW.sub(_escaped, data)
         except TypeError:  # a lone surrogate, or an integer beyond 64 bits
             pass
     return json.dumps(line, default=_unusual, ensure_ascii=True).encode()
+
+
+def _escaped(raw: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(raw.group().decode())
 
 
 def _unusual(value: object) -> Any:

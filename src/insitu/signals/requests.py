@@ -20,7 +20,7 @@ from opentelemetry.context import Context as OtelContext
 from opentelemetry.trace import SpanKind
 
 from insitu.core import context
-from insitu.core.records import SPAN_BYTES, Error, Family, Point, Unset
+from insitu.core.records import Error, Family, Point, Unset
 from insitu.signals import errors
 from insitu.signals.metrics import DURATION_BOUNDS, OVERFLOW, HistogramCell
 from insitu.signals.spans import Span
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from opentelemetry.context import Context
+    from opentelemetry.propagators.textmap import TextMapPropagator
 
+    from insitu.core.context import Parent
     from insitu.core.records import Attributes, LocalTrace
     from insitu.signals.metrics import Instrument, Registry
     from insitu.signals.tracing import TracerProvider
@@ -42,6 +44,8 @@ SIZE_BOUNDS: Final = (0.0, 100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0, 10_
 """Bytes; the conventions advise no bounds for body sizes."""
 _DEFAULT_METHODS: Final = "CONNECT,DELETE,GET,HEAD,OPTIONS,PATCH,POST,PUT,QUERY,TRACE"
 _SERVER_ERROR: Final = 500
+_NAMES: Final = {"_OTHER": "HTTP"}
+"""Methods whose spans are named otherwise (HTTP conventions, "Name")."""
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
@@ -201,11 +205,12 @@ class Requests:
     """
 
     def __init__(self, tracing: TracerProvider, metrics: Registry) -> None:
-        self._tracing = tracing
+        self.tracing = tracing
         self._metrics = metrics
         self.active: dict[int, ServerSpan] = {}
         self._methods = known_methods()
-        self._excluded: re.Pattern[str] | None = None
+        self.exclude: re.Pattern[str] | None = None
+        self.propagator: TextMapPropagator | None = None
         self._series: dict[tuple[Any, ...], _Series] = {}
         self._instruments = (
             metrics.instrument(
@@ -231,27 +236,26 @@ class Requests:
             ),
         )
 
-    def configure(self, exclude: Iterable[str]) -> None:
-        """Take routes out of every signal.
+    def configure(self, exclude: Iterable[str], propagator: TextMapPropagator | None) -> None:
+        """Take routes out of every signal, and choose how a remote parent is read.
 
-        A pattern is a path or a route template; `*` stands for anything, `{name}` for one segment.
+        Args:
+            exclude: paths or route templates; `*` stands for anything, `{name}` for one segment.
+            propagator: None for W3C trace context and baggage, which are read without it.
+
         """
         patterns = [re.sub(r"\\{[^/]*\\}", "[^/]+", re.escape(pattern)).replace(r"\*", ".*") for pattern in exclude]
-        self._excluded = re.compile("|".join(patterns)) if patterns else None
+        self.exclude = re.compile("|".join(patterns)) if patterns else None
+        self.propagator = propagator
         self._methods = known_methods()
 
-    @property
-    def on(self) -> bool:
-        """Whether requests are recorded."""
-        return self._tracing.on
-
-    def excluded(self, path: str) -> bool:
-        """Whether a path is out of every signal."""
-        return self._excluded is not None and self._excluded.fullmatch(path) is not None
+    def arriving(self, headers: Iterable[tuple[bytes, bytes]]) -> tuple[Parent | None, Token[Context] | None]:
+        """Return the remote parent that raw headers name, and the token of the context that came with it."""
+        return context.arriving(headers) if self.propagator is None else context.arriving_by(self.propagator, headers)
 
     def hide(self) -> Token[Context]:
         """Enter a context in which nothing is recorded: for an excluded request."""
-        trace, _ = self._tracing.begin(None, "", SERVER, None)
+        trace, _ = self.tracing.begin(None, "", SERVER, None)
         trace.recording = trace.sampled = False
         hidden = dict(context.current())
         hidden[context.SPAN_KEY], hidden[context.SUPPRESS_KEY] = silent(trace), True
@@ -268,7 +272,7 @@ class Requests:
         agent: bytes,
         client: Sequence[Any] | None,
         server: Sequence[Any] | None,
-        above: tuple[int, int, int, str] | None,
+        above: Parent | None,
         request_size: int,
     ) -> ServerSpan:
         """Begin a request. The adapter makes its span current (`context.enter`).
@@ -280,7 +284,7 @@ class Requests:
             request_size: bytes of the body; -1 when not known.
 
         """
-        tracing = self._tracing
+        tracing = self.tracing
         began = tracing.monotonic()
         method = kind if kind in self._methods or kind == "WS" else "_OTHER"
         if above is None:
@@ -289,7 +293,7 @@ class Requests:
         else:
             trace, added = tracing.begin((*above, True), method, SERVER, None)
             parent_id, remote = above[1], True
-        name = method if method != "_OTHER" else "HTTP"
+        name = _NAMES.get(method, method)
         span = ServerSpan(name, SERVER, None, OWN)
         span.place(trace, parent_id, trace.since, local_root=True, remote=remote)
         span.method, span.original, span.request_size = method, kind, request_size
@@ -314,13 +318,13 @@ class Requests:
         """
         if self.active.pop(span.span_id, None) is None:
             return
-        tracing = self._tracing
+        tracing = self.tracing
         trace = span.trace
         began = tracing.monotonic()
         if route:
             span.route = route
-            if span.name == span.method:
-                span.name = f"{span.method} {route}"
+            if span.name == _NAMES.get(span.method, span.method):
+                span.name = f"{span.name} {route}"
         if span.response_status >= _SERVER_ERROR and not span.error_type:
             span.error_type = str(span.response_status)
         if span.error_type and span.status_code == Unset:
@@ -332,7 +336,7 @@ class Requests:
         trace.closed = True
         if tracing.on:
             # An unsampled request goes the same way, for its count.
-            tracing.put(trace, SPAN_BYTES if len(trace.spans) == 1 else trace.size())
+            tracing.put(trace, trace.size())
         if trace.metered:
             tracing.hot(tracing.monotonic() - began)
 

@@ -38,9 +38,10 @@ class Span(SpanRecord):
     Made by `signals.tracing`; methods are OpenTelemetry's, and `set` takes attributes by keyword.
     """
 
-    __slots__ = ("_context",)
+    __slots__ = ("_context", "_token")
 
     _context: SpanContext | None
+    _token: Any
 
     def __init__(self, name: str, kind: SpanKind, own: Attributes | None, scope: Scope) -> None:
         self.name = name
@@ -49,7 +50,7 @@ class Span(SpanRecord):
         self.scope = scope
         self.end_time = self.status_code = 0
         self.status_text = ""
-        self.events = self.links = self.dropped = self._context = None
+        self.events = self.links = self.dropped = self._context = self._token = None
 
     def place(self, trace: LocalTrace, parent_id: int, start_time: int, *, local_root: bool, remote: bool) -> None:
         """Give the span its place in a trace."""
@@ -77,17 +78,18 @@ class Span(SpanRecord):
         if self.end_time or not trace.recording or value is None:
             return
         kind = type(value)
-        if kind is str and len(value) <= SMALL:
+        limits = trace.owner.limits
+        if (kind is str and len(value) <= limits.small) or (kind is int and -_TIME_LIMIT < value < _TIME_LIMIT):
             pass
-        elif kind not in SCALARS:
-            value = values.plain(value, trace.owner.limits.value_length)
+        elif kind is not float and kind is not bool:
+            value = values.plain(value, limits.value_length)
             trace.weight += values.weight(value)
         if type(key) is not str or len(key) > SMALL:
             key = values.text(key, SMALL)
         own = self.own
         if own is None:
             own = self.own = {}
-        if len(own) >= trace.owner.limits.attributes and key not in own:
+        if len(own) >= limits.attributes and key not in own:
             self._drop(ATTRIBUTES)
             return
         own[key] = value

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from opentelemetry import trace as api
 from opentelemetry.context import Context as OtelContext
-from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext, SpanKind, TraceFlags
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext, SpanKind
 
 from insitu.core import clock as clocks
 from insitu.core import context, guard, values
@@ -41,8 +41,9 @@ SILENT: Final = SilentSpan(None, INVALID_SPAN_CONTEXT, 0)
 INTERNAL: Final = SpanKind.INTERNAL
 METER_MASK: Final = 63
 _SMALL: Final = values.SMALL
-_SCALARS: Final = spans.SCALARS
-_SPAN_BYTES: Final = 600
+_UNBOUNDED: Final = frozenset((float, bool))
+_INT64: Final = 1 << 63
+_LONGEST_FLUSH: Final = 3_600.0
 _clean_text: Final = values.text
 
 
@@ -54,6 +55,11 @@ class Limits:
     events: int = 128
     links: int = 128
     value_length: int = values.LIMIT
+    small: int = field(init=False)
+    """Texts up to this length need no look."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "small", min(_SMALL, self.value_length))
 
 
 class TracerProvider(api.TracerProvider):
@@ -90,13 +96,16 @@ class TracerProvider(api.TracerProvider):
 
     # --- starting spans ---
 
-    def start(self, span: Span, parent: object, start_time: int = 0) -> Span | SilentSpan:
+    def start(
+        self, span: Span, parent: object, start_time: int = 0, above_it: Context | None = None
+    ) -> Span | SilentSpan:
         """Start a new span below `parent`, which is whatever some context holds as its current span.
 
         Args:
             span: made, but without a place yet.
             parent: the span above, ours or not, or None.
             start_time: wall nanoseconds; 0 is now.
+            above_it: the context that the caller gave, for processors.
 
         Returns:
             The span, or its stand-in where the trace is not recorded.
@@ -123,7 +132,7 @@ class TracerProvider(api.TracerProvider):
             if added:
                 span.set_attributes(added)
         if self.processors:
-            self.started(span)
+            self.started(span, above_it)
         return span
 
     def begin(
@@ -160,9 +169,9 @@ class TracerProvider(api.TracerProvider):
         """
         self.processors = (*self.processors, span_processor)
 
-    def started(self, span: Span) -> None:
-        """Show a new span to the processors."""
-        parent = context.current()
+    def started(self, span: Span, given: Context | None = None) -> None:
+        """Show a new span to the processors, with the context that it was started in."""
+        parent = given if given is not None else context.current()
         for processor in self.processors:
             guard.call("processor.on_start", processor.on_start, span, parent)
 
@@ -187,7 +196,8 @@ class TracerProvider(api.TracerProvider):
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Flush the pipeline and all processors."""
-        done = self.pipeline.flush(timeout_millis / 1000) if self.on else True
+        seconds = guard.attempt(lambda: min(max(float(timeout_millis) / 1000, 0.0), _LONGEST_FLUSH), default=30.0)
+        done = self.pipeline.flush(seconds) if self.on else True
         for processor in self.processors:
             done = (
                 bool(guard.call("processor.force_flush", processor.force_flush, timeout_millis, default=False)) and done
@@ -210,16 +220,16 @@ class TracerProvider(api.TracerProvider):
         attributes: Mapping[str, Any] | None = None,
     ) -> Tracer:
         """Return a tracer for an instrumentation scope."""
-        items: tuple[tuple[str, Any], ...] = guard.call(
-            "get_tracer",
-            lambda: tuple((values.text(key), values.plain(item)) for key, item in (attributes or {}).items()),
-            default=(),
-        )
-        name, version = (
-            values.text(instrumenting_module_name or "", _SMALL),
-            values.text(instrumenting_library_version or "", _SMALL),
-        )
-        return Tracer(self, Scope(name, version, values.text(schema_url or "", _SMALL), items))
+        made = guard.call("get_tracer", _scope_attributes, attributes, default=()) if attributes is not None else ()
+        named = [
+            values.text("" if given is None else given, _SMALL)
+            for given in (instrumenting_module_name, instrumenting_library_version, schema_url)
+        ]
+        return Tracer(self, Scope(named[0], named[1], named[2], made))
+
+
+def _scope_attributes(attributes: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple((values.text(key, _SMALL), values.plain(item)) for key, item in attributes.items())
 
 
 class Tracer(api.Tracer):
@@ -242,21 +252,29 @@ class Tracer(api.Tracer):
         set_status_on_exception: bool = True,
     ) -> Span | SilentSpan:
         """Start a span; it is not made current."""
-        del record_exception, set_status_on_exception
         provider = self._provider
         if not provider.on:
             return SILENT
+        if context is not None and not isinstance(context, OtelContext):
+            context = None
         parent = (_current() if context is None else context).get(SPAN_KEY)
         if self._own_work and (ours := _inside_request()) is not None:
             return ours
         if type(name) is not str or len(name) > _SMALL:
             name = _clean_text(name, _SMALL)
-        own = clean(attributes, provider.limits) if attributes else None
+        own = clean(attributes, provider.limits) if attributes is not None else None
+        kind = kind if type(kind) is SpanKind else INTERNAL
+        if record_exception is True and set_status_on_exception is True:
+            made = Span(name, kind, own, self.scope)
+        else:
+            made = _Particular(name, kind, own, self.scope)
+            made.records, made.sets_status = bool(record_exception), bool(set_status_on_exception)
         start = spans.moment(start_time, 0) if start_time is not None else 0
-        made = Span(name, kind if isinstance(kind, SpanKind) else INTERNAL, own, self.scope)
-        span = provider.start(made, parent, start)
-        if links and isinstance(span, Span):
-            guard.call("start_span.links", _add_links, span, links)
+        span = provider.start(made, parent, start, context)
+        if own is not None and len(own) >= provider.limits.attributes:
+            made.dropped = [guard.attempt(len, attributes, default=0) - len(own), 0, 0]
+        if links is not None and span is made:
+            guard.call("start_span.links", _add_links, made, links)
         return span
 
     def start_as_current_span(  # type: ignore[override]
@@ -274,6 +292,22 @@ class Tracer(api.Tracer):
         """Return a context manager (and decorator, for functions and coroutines) in which a new span is current."""
         arguments = (name, context, kind, attributes, links, start_time)
         return CurrentSpan(self, arguments, record_exception, set_status_on_exception, end_on_exit)
+
+
+class _Particular(Span):
+    """A span whose caller does not want both of what an exception in its `with` block does by default."""
+
+    __slots__ = ("records", "sets_status")
+
+    records: bool
+    sets_status: bool
+
+    def fail(self, error: BaseException) -> None:
+        """Mark the span with the exception that it ends with, as far as the caller wants."""
+        if self.records:
+            self.record_exception(error)
+        if self.sets_status and isinstance(error, Exception):
+            self.set_status(api.StatusCode.ERROR, f"{type(error).__name__}: {guard.render(error)}")
 
 
 SPAN_KEY: Final = context.SPAN_KEY
@@ -309,6 +343,7 @@ class CurrentSpan:
     def __init__(self, tracer: Tracer, arguments: tuple[Any, ...], record: bool, status: bool, end: bool) -> None:
         self._tracer, self._arguments = tracer, arguments
         self._record, self._status, self._end = record, status, end
+        self._token: Token[Context] | None = None
 
     def __enter__(self) -> Span | SilentSpan:
         """Start the span and make it current."""
@@ -320,6 +355,8 @@ class CurrentSpan:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Restore the context, record the exception as asked, end the span."""
+        if self._token is None:
+            return  # it was never entered
         _leave(self._token)
         span = self._span
         if error is not None and span.is_recording():
@@ -362,15 +399,12 @@ class Block(Span):
     span, the hottest path of an application that traces itself.
     """
 
-    __slots__ = ("_token",)
-
-    _token: Token[Context] | None
+    __slots__ = ()
 
     def __enter__(self) -> Self:
         """Start the span and make it current. In a trace that is not recorded a stand-in is returned."""
-        if not provider.on:
-            self._token = None
-            return SILENT  # type: ignore[return-value] # it has all that a span offers
+        if not provider.on or self._token is not None or self.end_time:
+            return self._refused()
         now = provider.monotonic()
         context = OtelContext(_current())
         parent = context.get(SPAN_KEY)
@@ -391,6 +425,13 @@ class Block(Span):
         elif span.trace.metered:
             provider.hot(provider.monotonic() - now)
         return span  # type: ignore[no-any-return]
+
+    def _refused(self) -> Self:
+        if provider.on:
+            guard.warn(
+                "span", "insitu: the same span(%r) was entered twice; call insitu.span for each block", self.name
+            )
+        return SILENT  # type: ignore[return-value] # it has all that a span offers
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -426,11 +467,13 @@ def span(name: str, /, **attributes: Any) -> Block:
     """
     if type(name) is not str or len(name) > _SMALL:
         name = _clean_text(name, _SMALL)
+    small = provider.limits.small
     for value in attributes.values():
         kind = type(value)
-        if kind not in _SCALARS and (kind is not str or len(value) > _SMALL):
-            attributes = clean(attributes, provider.limits)
-            break
+        if (kind is str and len(value) <= small) or (kind is int and -_INT64 < value < _INT64) or kind in _UNBOUNDED:
+            continue
+        attributes = clean(attributes, provider.limits)
+        break
     return Block(name, INTERNAL, attributes or None, OWN)
 
 
