@@ -64,11 +64,11 @@ def measured(selected: Iterable[Row], plan: harness.Plan) -> list[Result]:
 
 
 def _group(group: list[Row], plan: harness.Plan) -> list[Result]:
-    rounds = next((row.rounds for row in group if row.rounds is not None), plan.rounds)
     names = harness.contenders_of(figure for row in group for figure in row.needs())
     harness.progress(f"{group[0].group}: {', '.join(row.key for row in group)}")
     began = time.monotonic()
-    figures, failures = harness.measure(names, plan._replace(rounds=rounds))
+    once = harness.ONCE._replace(effort=plan.effort)
+    figures, failures = harness.measure(names, once if group[0].once else plan)
     harness.progress(f"  {time.monotonic() - began:.0f} s")
     return [rows.Result(row, figures, _failure(row, failures)) for row in group]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FRAMES = 10
-ERRORS = 4_000
+ERRORS = 2_000
 
 
 def insitu_capture() -> timing.Round:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
 OTHERS = ("INSITU_", "OTEL_", "DD_", "SENTRY_", "ELASTIC_", "LOGFIRE_", "FASTAPI_", "PROMETHEUS_")
@@ -28,17 +28,20 @@ class Plan(NamedTuple):
     """How much to measure.
 
     Attributes:
-        rounds: alternated rounds of each contender.
+        processes: how often each contender is started anew: where its memory happens to lie is worth some percent.
+        rounds: alternated rounds of each process.
         effort: size of a round; 1.0 is a full one.
 
     """
 
-    rounds: int = 7
+    processes: int = 3
+    rounds: int = 5
     effort: float = 1.0
 
 
 FULL = Plan()
-QUICK = Plan(rounds=2, effort=0.02)
+ONCE = Plan(processes=1, rounds=1)
+QUICK = Plan(processes=1, rounds=2, effort=0.02)
 
 
 class Contender:
@@ -97,24 +100,30 @@ def measure(names: Sequence[str], plan: Plan) -> tuple[dict[str, float], dict[st
     """Return each contender's smallest figures in alternating rounds, and why others have none."""
     figures: dict[str, float] = {}
     failures: dict[str, str] = {}
+    for generation in range(plan.processes):
+        progress(f"  processes {generation + 1} of {plan.processes}: {len(names)} contenders", end="\r")
+        _alternate([name for name in names if name not in failures], plan, figures, failures)
+    return {name: value for name, value in figures.items() if name.partition(".")[0] not in failures}, failures
+
+
+def _alternate(names: Sequence[str], plan: Plan, figures: dict[str, float], failures: dict[str, str]) -> None:
+    """Start the contenders and measure them in turns, `plan.rounds` times; what fails once takes no further turn."""
     environ = environment()
-    started = [Contender(name, environ) for name in names]
+    alive = [Contender(name, environ) for name in names]
+    started = list(alive)
     try:
-        alive = [each for each in started if _works(each, each.ready, failures)]
+        alive = [each for each in alive if _works(each, each.ready, failures)]
         if plan.rounds > 1:  # a contender that is measured once brings no caches to warm
             alive = [each for each in alive if _works(each, lambda each=each: each.round(plan.effort / 5), failures)]
-        for number in range(plan.rounds):
-            progress(f"  round {number + 1} of {plan.rounds}: {len(alive)} contenders", end="\r")
-            for each in list(alive):
-                if not _works(each, lambda each=each: _keep_smallest(figures, each.round(plan.effort)), failures):
-                    alive.remove(each)
+        for _ in range(plan.rounds):
+            turn = [(each, lambda each=each: _keep_smallest(figures, each.round(plan.effort))) for each in alive]
+            alive = [each for each, measured in turn if _works(each, measured, failures)]
     finally:
         for each in started:
             each.close()
-    return figures, failures
 
 
-def _works(contender: Contender, call: Any, failures: dict[str, str]) -> bool:
+def _works(contender: Contender, call: Callable[[], object], failures: dict[str, str]) -> bool:
     try:
         call()
     except Failed as failure:
@@ -135,4 +144,4 @@ def contenders_of(figures: Iterable[str]) -> list[str]:
 
 def progress(text: str, end: str = "\n") -> None:
     """Tell a person who waits; the table alone goes to stdout."""
-    print(f"\r{text:<100}"[:110] if end == "\r" else f"\r{text:<100}".rstrip(), end=end, file=sys.stderr, flush=True)
+    print(f"\r{text:<100}", end=end if sys.stderr.isatty() else "\n", file=sys.stderr, flush=True)

@@ -8,7 +8,7 @@ import insitu
 from benchmarks import baseline, ours, timing
 from benchmarks.application import Driver, Unchecked, make
 
-REQUESTS = 4_000
+REQUESTS = 2_000
 OTEL_SPANS = 3
 """SERVER, and one for each of the two messages sent."""
 

@@ -7,7 +7,7 @@ import prometheus_client
 import insitu
 from benchmarks import ours, timing
 
-CALLS = 200_000
+CALLS = 100_000
 
 
 def insitu_counter() -> timing.Round:

@@ -10,7 +10,7 @@ from pythonjsonlogger.json import JsonFormatter
 import insitu
 from benchmarks import ours, timing
 
-RECORDS = 10_000
+RECORDS = 5_000
 
 
 def insitu_log() -> timing.Round:

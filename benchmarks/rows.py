@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Row:
         ours, baseline: the costs compared.
         budget, stretch: what ours may cost; a row without budget informs.
         unit: of both costs.
-        rounds: how often to measure; None as planned.
+        once: whether one long round says enough.
 
     """
 
@@ -80,7 +80,7 @@ class Row:
     budget: Limit | None = None
     stretch: Limit | None = None
     unit: str = "µs"
-    rounds: int | None = field(default=None)
+    once: bool = False
 
     @property
     def group(self) -> str:
@@ -269,7 +269,7 @@ ROWS: Final = (
         Limit(plus=100),
         Limit(plus=40),
         "MB",
-        1,
+        once=True,
     ),
     Row(
         "memory.flat",
@@ -279,7 +279,7 @@ ROWS: Final = (
         Limit(plus=2),
         None,
         "MB",
-        1,
+        once=True,
     ),
 )
 """Every budget of the design that exists by now, and beside them what explains it."""

@@ -8,7 +8,7 @@ import insitu
 from benchmarks import baseline, ours, timing
 
 SPANS = 10
-TRACES = 2_000
+TRACES = 1_000
 
 
 def insitu_span() -> timing.Round:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MISSING: Final = object()
+W3C: Final = ("tracecontext", "baggage")
 UNNAMED: Final = "unknown_service"
 """What OpenTelemetry calls a service that nobody named."""
 
@@ -61,7 +62,7 @@ class TracingOptions:
     sample: float = 1.0
     sampler: str = ""
     sampler_argument: str = ""
-    propagators: tuple[str, ...] = ("tracecontext", "baggage")
+    propagators: tuple[str, ...] = W3C
     attributes: int = 128
     events: int = 128
     links: int = 128

@@ -19,7 +19,7 @@ from opentelemetry import _logs as otel_logs
 from opentelemetry import metrics as otel_metrics
 from opentelemetry import trace as otel_trace
 
-from insitu.config import Options, TracingOptions, read
+from insitu.config import W3C, Options, read
 from insitu.core import clock as clocks
 from insitu.core import context, guard, values
 from insitu.core.budget import Meter
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SWITCHES: Final = {
+STANDARD_VARIABLES: Final = {
     "otlp": (
         "OTEL_EXPORTER_OTLP_ENDPOINT",
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
@@ -115,7 +115,7 @@ class Runtime:
         registry.wall, registry.on, registry.clean = self.clock.wall, True, self.redactor.attributes
         chosen = options.tracing.propagators
         self.propagator = context.propagator(chosen, _propagator)
-        requests.configure(options.tracing.exclude, None if chosen == TracingOptions.propagators else self.propagator)
+        requests.configure(options.tracing.exclude, None if chosen == W3C else self.propagator)
         tracing.provider.readable = lambda span, sdk_resource: _late("readable").readable(span, sdk_resource)
         tracing.provider.attach(self.pipeline, _sampler(options), limits, self._sdk_resource)
         errors.attach(self.pipeline)
@@ -196,7 +196,7 @@ class Runtime:
                 self._redact_error(error)
             return
         if record.attributes:
-            record.attributes = clean.attributes(record.attributes)  # type: ignore[assignment]
+            record.attributes = clean.attributes(record.attributes)
         if isinstance(record, ErrorRecord):
             self._redact_error(record)
         else:
@@ -224,7 +224,7 @@ class Runtime:
     def _redact_error(self, error: ErrorRecord) -> None:
         error.message = self.redactor.text(error.message)
         if error.attributes:
-            error.attributes = self.redactor.attributes(error.attributes)  # type: ignore[assignment]
+            error.attributes = self.redactor.attributes(error.attributes)
         for linked in error.chain:
             self._redact_error(linked)
 
@@ -264,7 +264,7 @@ class Runtime:
         if names is None:
             names = tuple(
                 name
-                for name, variables in SWITCHES.items()
+                for name, variables in STANDARD_VARIABLES.items()
                 if any(self.environ.get(variable) for variable in variables)
             )
         found = {entry.name: entry for entry in metadata.entry_points(group="insitu.exporters")}

@@ -110,3 +110,7 @@ def test_the_table_replaces_only_what_stands_between_the_markers(tmp_path, monke
     monkeypatch.setattr(report, "DOCUMENT", page)
     report.write("bench", "new")
     assert page.read_text() == "before\n<!-- bench:start -->\nnew\n<!-- bench:end -->\nafter\n"
+
+
+def test_rows_that_are_measured_together_agree_how_often():
+    assert len({(row.group, row.once) for row in rows.ROWS}) == len({row.group for row in rows.ROWS})

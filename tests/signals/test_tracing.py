@@ -425,7 +425,15 @@ def facts(path, received):
                     found[span.span_id] = (
                         {pair.key: pair.value.SerializeToString() for pair in resource.resource.attributes},
                         scope.scope.name,
-                        (span.trace_id, span.parent_span_id, span.name, span.kind, span.trace_state, span.flags),
+                        # The official exporter leaves out the trace flags (bits 0 to 7) that the protocol asks for.
+                        (
+                            span.trace_id,
+                            span.parent_span_id,
+                            span.name,
+                            span.kind,
+                            span.trace_state,
+                            span.flags & ~0xFF,
+                        ),
                         (span.start_time_unix_nano, span.end_time_unix_nano),
                         {pair.key: pair.value.SerializeToString() for pair in span.attributes},
                         (span.status.code, span.status.message),
@@ -437,7 +445,7 @@ def facts(path, received):
                             )
                             for event in span.events
                         ],
-                        [(link.trace_id, link.span_id, link.flags) for link in span.links],
+                        [(link.trace_id, link.span_id, link.flags & ~0xFF) for link in span.links],
                     )
     return found
 

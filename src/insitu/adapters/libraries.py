@@ -46,8 +46,10 @@ def instrument(names: Iterable[str]) -> None:
             wrapt.register_post_import_hook(_once(name, hook), name)
     offered = list(metadata.entry_points(group=GROUP))
     for entry in offered:
-        if entry.name in wanted or ("auto" in wanted and _is_theirs(entry)):
+        if entry.name in wanted:
             guard.call(f"instrument {entry.name}", _load, entry)
+        elif "auto" in wanted and _is_theirs(entry):
+            _load_with_its_library(entry)
     for name in wanted - {"auto", *HOOKS, *(entry.name for entry in offered)}:
         found[name] = Found(name, "not installed", "")
         guard.warn(f"library {name}", "insitu: no instrumentation of %s is installed", name)
@@ -68,6 +70,19 @@ def _once(name: str, hook: Callable[[Any], None]) -> Callable[[Any], None]:
             found[name] = Found(name, "instrumented", "insitu")
 
     return install
+
+
+def _load_with_its_library(entry: metadata.EntryPoint) -> None:
+    """Load an instrumentation when its library is imported: loading imports the library, which may never be used."""
+
+    def load(_: Any = None) -> None:
+        guard.call(f"instrument {entry.name}", _load, entry)
+
+    if entry.name in sys.modules or not installed(entry.name):
+        load()  # the name of an entry point is that of its library for most, and for the rest there is no telling
+    else:
+        found.setdefault(entry.name, Found(entry.name, "waiting for its import", entry.value))
+        wrapt.register_post_import_hook(load, entry.name)
 
 
 def _load(entry: metadata.EntryPoint) -> None:

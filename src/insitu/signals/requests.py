@@ -249,6 +249,10 @@ class Requests:
         self.propagator = propagator
         self._methods = known_methods()
 
+    def excluded(self, path: str) -> bool:
+        """Whether a path is out of every signal."""
+        return self.exclude is not None and self.exclude.fullmatch(path) is not None
+
     def arriving(self, headers: Iterable[tuple[bytes, bytes]]) -> tuple[Parent | None, Token[Context] | None]:
         """Return the remote parent that raw headers name, and the token of the context that came with it."""
         return context.arriving(headers) if self.propagator is None else context.arriving_by(self.propagator, headers)

@@ -255,7 +255,7 @@ class Tracer(api.Tracer):
         provider = self._provider
         if not provider.on:
             return SILENT
-        if context is not None and not isinstance(context, OtelContext):
+        if context is not None and not issubclass(type(context), OtelContext):
             context = None
         parent = (_current() if context is None else context).get(SPAN_KEY)
         if self._own_work and (ours := _inside_request()) is not None:
@@ -268,7 +268,7 @@ class Tracer(api.Tracer):
             made = Span(name, kind, own, self.scope)
         else:
             made = _Particular(name, kind, own, self.scope)
-            made.records, made.sets_status = bool(record_exception), bool(set_status_on_exception)
+            made.records, made.sets_status = _flag(record_exception), _flag(set_status_on_exception)
         start = spans.moment(start_time, 0) if start_time is not None else 0
         span = provider.start(made, parent, start, context)
         if own is not None and len(own) >= provider.limits.attributes:
@@ -342,7 +342,7 @@ class CurrentSpan:
 
     def __init__(self, tracer: Tracer, arguments: tuple[Any, ...], record: bool, status: bool, end: bool) -> None:
         self._tracer, self._arguments = tracer, arguments
-        self._record, self._status, self._end = record, status, end
+        self._record, self._status, self._end = _flag(record), _flag(status), _flag(end)
         self._token: Token[Context] | None = None
 
     def __enter__(self) -> Span | SilentSpan:
@@ -508,6 +508,11 @@ def _ids(parent: object) -> tuple[int, int, int, str, bool] | None:
         ids.trace_state.to_header() if ids.trace_state else "",
         ids.is_remote,
     )
+
+
+def _flag(value: object) -> bool:
+    """Return the truth of what should be a bool, True where it has none."""
+    return value is True or (value is not False and guard.attempt(bool, value, default=True) is True)
 
 
 def _add_links(span: Span, links: Sequence[api.Link]) -> None:
