@@ -59,3 +59,8 @@ async def fails():
 @app.get("/busy")
 async def busy():
     raise HTTPException(503, "come back later")
+
+
+@app.get("/flush")
+def flush():
+    return insitu.flush(timeout=8)

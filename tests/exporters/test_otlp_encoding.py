@@ -140,7 +140,7 @@ def link_of(link):
         span_id=link.span_id.to_bytes(8, "big"),
         trace_state=valid(link.state),
         attributes=pairs_of(link.attributes),
-        flags=link.flags,
+        flags=link.flags & 0xFF | 0x100 | (0x200 if link.remote else 0),
     )
 
 

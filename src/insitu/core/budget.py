@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from insitu.core.clock import Clock
 
-METERED: Final = 64
-"""One trace of this many is timed: the two extra clock reads are then 2 ns a request."""
+METERED: Final = 16
+"""One trace of this many is timed: the two extra clock reads are then 6 ns a request."""
 PREEMPTED: Final = 100_000
 """Nanoseconds after which a timing on the hot path holds another thread's work rather than ours, and is cut."""
 

@@ -139,6 +139,7 @@ class SpanLink(NamedTuple):
     flags: int
     state: str
     attributes: Attributes
+    remote: bool = False
 
 
 class SpanRecord:

@@ -110,8 +110,8 @@ def _event(event: SpanEvent) -> bytes:
 
 def _link(link: SpanLink) -> bytes:
     ids = b"\x0a\x10" + identity(link.trace_id, 16) + b"\x12\x08" + identity(link.span_id, 8)
-    flags = b"\x35" + (link.flags & 0xFFFF_FFFF).to_bytes(4, "little")
-    return message(b"\x6a", ids + text(b"\x1a", link.state) + pairs(b"\x22", link.attributes or {}) + flags)
+    flags = (link.flags & 0xFF | (HAS_REMOTE | IS_REMOTE if link.remote else HAS_REMOTE)).to_bytes(4, "little")
+    return message(b"\x6a", ids + text(b"\x1a", link.state) + pairs(b"\x22", link.attributes or {}) + b"\x35" + flags)
 
 
 def log(record: LogRecord) -> bytes:

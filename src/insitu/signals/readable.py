@@ -62,7 +62,7 @@ def _link(link: Any) -> Link:
     state = context.tracestate(link.state)
     return Link(
         SpanContext(
-            link.trace_id, link.span_id, is_remote=False, trace_flags=TraceFlags(link.flags), trace_state=state
+            link.trace_id, link.span_id, is_remote=link.remote, trace_flags=TraceFlags(link.flags), trace_state=state
         ),
         link.attributes,
     )

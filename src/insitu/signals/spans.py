@@ -143,9 +143,8 @@ class Span(SpanRecord):
         if self.end_time or not self.trace.recording:
             return
         state = context.trace_state.to_header() if context.trace_state else ""
-        link = SpanLink(
-            context.trace_id, context.span_id, int(context.trace_flags), state, self._plain(attributes or {})
-        )
+        flags, plain = int(context.trace_flags), self._plain(attributes or {})
+        link = SpanLink(context.trace_id, context.span_id, flags, state, plain, context.is_remote)
         links = self.links
         if links is None:
             links = self.links = []

@@ -17,6 +17,7 @@ from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext, SpanKind
 
 from insitu.core import clock as clocks
 from insitu.core import context, guard, values
+from insitu.core.budget import METERED
 from insitu.core.records import LocalTrace, Scope
 from insitu.signals import spans
 from insitu.signals.sampling import Ratio
@@ -39,7 +40,7 @@ T = TypeVar("T")
 OWN: Final = Scope("insitu")
 SILENT: Final = SilentSpan(None, INVALID_SPAN_CONTEXT, 0)
 INTERNAL: Final = SpanKind.INTERNAL
-METER_MASK: Final = 63
+METER_MASK: Final = METERED - 1
 _SMALL: Final = values.SMALL
 _UNBOUNDED: Final = frozenset((float, bool))
 _INT64: Final = 1 << 63
