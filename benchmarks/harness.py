@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -114,10 +115,9 @@ def _alternate(names: Sequence[str], plan: Plan, figures: dict[str, float], fail
     try:
         alive = [each for each in alive if _works(each, each.ready, failures)]
         if plan.rounds > 1:  # a contender that is measured once brings no caches to warm
-            alive = [each for each in alive if _works(each, lambda each=each: each.round(plan.effort / 5), failures)]
+            alive = [each for each in alive if _works(each, partial(each.round, plan.effort / 5), failures)]
         for _ in range(plan.rounds):
-            turn = [(each, lambda each=each: _keep_smallest(figures, each.round(plan.effort))) for each in alive]
-            alive = [each for each, measured in turn if _works(each, measured, failures)]
+            alive = [each for each in alive if _works(each, partial(_turn, each, plan.effort, figures), failures)]
     finally:
         for each in started:
             each.close()
@@ -132,8 +132,8 @@ def _works(contender: Contender, call: Callable[[], object], failures: dict[str,
     return True
 
 
-def _keep_smallest(figures: dict[str, float], new: Mapping[str, float]) -> None:
-    for name, value in new.items():
+def _turn(contender: Contender, effort: float, figures: dict[str, float]) -> None:
+    for name, value in contender.round(effort).items():
         figures[name] = min(value, figures.get(name, value))
 
 

@@ -63,9 +63,8 @@ class Shop:
         path = route.replace("{order_id}", str(number))
         agent = b"Mozilla/5.0 visitor/%d" % number
         peer, here = ("10.0.0.1", number % 60_000), ("10.0.0.2", 8_000)
-        span = runtime.requests.begin(
-            "GET", "http", path, b"q=%d" % number, "1.1", b"shop.example", agent, peer, here, None, -1
-        )
+        raw = ("http", path, b"q=%d" % number, "1.1", b"shop.example", agent, peer, here)
+        span = runtime.requests.begin("GET", raw, None, -1)
         token = context.enter(span)
         self.orders.add(1, plan="pro", customer=f"customer-{number}")
         self.basket.record(number % 97, customer=f"customer-{number}")

@@ -1,4 +1,4 @@
-# ruff: noqa: E501, RUF001, RUF005 - tables of cases read best one to a line
+# ruff: noqa: E501, RUF001 - tables of cases read best one to a line
 import time
 
 import pytest

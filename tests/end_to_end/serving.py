@@ -49,9 +49,16 @@ class Application:
 def serving(folder, *options, **environ):
     """Serves tests/end_to_end/application.py until the block ends; ``options`` are uvicorn's."""
     port = free_port()
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(map(str, ROOTS)), "SHOP_SECRET": SECRET, **environ}
+    environ = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join(map(str, ROOTS)),
+        "SHOP_SECRET": SECRET,
+        **environ,
+    }
     clean = ["env", "-i", *(f"{name}={value}" for name, value in environ.items())]
     uvicorn = [sys.executable, "-m", "uvicorn", "tests.end_to_end.application:app", f"--port={port}"]
     url, log = f"http://127.0.0.1:{port}", folder / f"application-{port}.log"
-    with running([*clean, *uvicorn, "--no-access-log", "--log-level=warning", *options], f"{url}/metrics", log) as process:
+    with running(
+        [*clean, *uvicorn, "--no-access-log", "--log-level=warning", *options], f"{url}/metrics", log
+    ) as process:
         yield Application(url, process, log)

@@ -108,9 +108,7 @@ def test_spans_arrive_with_ids_parents_kinds_statuses_events_and_links(applicati
     assert placing["start_time_unix_nano"] <= reserved["time_unix_nano"] <= placing["end_time_unix_nano"]
 
     assert reading["attributes"] == {"user.id": "u1", "ok": True, "share": 0.5}
-    assert reading["links"] == [
-        {"trace_id": 0xAA, "span_id": 0xBB, "attributes": {"why": "retry"}, "flags": REMOTE}
-    ]
+    assert reading["links"] == [{"trace_id": 0xAA, "span_id": 0xBB, "attributes": {"why": "retry"}, "flags": REMOTE}]
 
     message = "item 3, password=[redacted]"
     assert taking["kind"] == "SPAN_KIND_PRODUCER"
@@ -120,7 +118,10 @@ def test_spans_arrive_with_ids_parents_kinds_statuses_events_and_links(applicati
     failed = spans["GET /fails", "/fails"]
     message = "no warehouse, secret=[redacted]"
     assert failed["status"] == {"code": "STATUS_CODE_ERROR", "message": f"ValueError: {message}"}
-    assert (failed["attributes"]["http.response.status_code"], failed["attributes"]["error.type"]) == (500, "ValueError")
+    assert (failed["attributes"]["http.response.status_code"], failed["attributes"]["error.type"]) == (
+        500,
+        "ValueError",
+    )
     assert_an_exception(failed, "ValueError", message)
 
     busy = spans["GET /busy", "/busy"]
@@ -160,7 +161,9 @@ def test_logs_arrive_with_their_trace_and_without_secrets(application, ddapm_age
     (warning,) = found["shop.orders", ""]
     assert warning["time_unix_nano"] == warning["observed_time_unix_nano"]
     assert reading["start_time_unix_nano"] <= warning["time_unix_nano"] <= reading["end_time_unix_nano"]
-    assert {key: warning[key] for key in ("severity_number", "severity_text", "body", "trace_id", "span_id", "flags")} == {
+    assert {
+        key: warning[key] for key in ("severity_number", "severity_text", "body", "trace_id", "span_id", "flags")
+    } == {
         "severity_number": "SEVERITY_NUMBER_WARN",
         "severity_text": "WARNING",
         "body": "only 2 left, api_key=[redacted]",
@@ -201,9 +204,7 @@ def test_metrics_arrive_with_counts_bounds_sums_exemplars_and_times(application,
         ("GET", "/busy"): 1,
         ("GET", ""): 1,
     }
-    spans = {
-        span["span_id"]: span for each in scopes(ddapm_agent, application, "traces").values() for span in each
-    }
+    spans = {span["span_id"]: span for each in scopes(ddapm_agent, application, "traces").values() for span in each}
     for series, point in points.items():
         assert point["explicit_bounds"] == list(DURATION_BOUNDS)
         assert sum(point["bucket_counts"]) == point["count"]

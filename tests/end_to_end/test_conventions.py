@@ -1,6 +1,6 @@
 """Our server spans and metrics against those of opentelemetry-instrumentation-fastapi, on the same requests.
 
-Whatever differs stands in DIFFERENCES with its reason, and in docs/decisions.md; what does not differ stands in neither.
+Whatever differs stands in DIFFERENCES with its reason, and in docs/decisions.md; the rest stands in neither.
 """
 
 import json

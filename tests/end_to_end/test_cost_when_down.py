@@ -21,6 +21,7 @@ from tests.end_to_end.serving import serving
 from tests.servers import free_port, until
 
 ROUNDS, REQUESTS = 7, 150
+TRACES_ALONE = {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
 EAGER = {"OTEL_BSP_SCHEDULE_DELAY": "100", "OTEL_METRIC_EXPORT_INTERVAL": "200"}
 """Milliseconds between exports, so that a short test has many of them."""
 
@@ -70,8 +71,11 @@ def test_requests_and_the_exit_do_not_wait_for_a_collector_that_is(collector, ex
             p99(client)
         rounds = [[p99(client) for client in clients] for _ in range(ROUNDS)]
         without, down = (statistics.median(column) for column in zip(*rounds, strict=True))
+        assert ['queue="otlp"' in application.metrics() for application in told] == [False, True]
         exits = [ended(application) for application in told]
-    print(f"\np99 {without:.2f} ms without, {down:.2f} ms with a collector that is {collector.__name__}: {down / without:.2f}")
+    print(
+        f"\np99 {without:.2f} ms without, {down:.2f} ms with a collector that is {collector.__name__}: {down / without:.2f}"
+    )
     print(f"exit after {exits[0]:.2f} s without, {exits[1]:.2f} s with it")
     assert down <= 1.5 * without
     assert exits[1] <= exit_within
@@ -105,7 +109,7 @@ class Collector:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.server.server_port}/v1/traces"
+        return f"http://127.0.0.1:{self.server.server_port}"
 
     def __enter__(self):
         self.thread.start()
@@ -129,8 +133,8 @@ def _exporting(tmp_path):
 
         def start(*answers):
             collector = stack.enter_context(Collector(*answers))
-            environ = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": collector.url, "INSITU_EXCLUDE": "/flush", **EAGER}
-            application = stack.enter_context(serving(tmp_path, **environ))
+            environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "INSITU_EXCLUDE": "/flush"}
+            application = stack.enter_context(serving(tmp_path, **environ, **TRACES_ALONE, **EAGER))
             return collector, application, stack.enter_context(httpx.Client(base_url=application.url, timeout=10))
 
         yield start
@@ -198,7 +202,7 @@ def test_what_a_partial_success_rejects_is_counted_and_logged_once(exporting):
 
 
 def test_the_exit_does_not_wait_for_a_retry_after(exporting):
-    collector, application, client = exporting((429, {"Retry-After": "30"}, b""))
+    collector, application, client = exporting((429, {"Retry-After": "8"}, b""))
     assert client.get("/items/3").status_code == 200
     until(lambda: collector.seen, what="the first export")
     seconds = ended(application)

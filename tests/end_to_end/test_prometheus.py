@@ -107,14 +107,22 @@ def test_promtool_finds_nothing_to_say_about_the_page(application, promtool):
 
 
 def test_prometheus_needs_the_token_where_it_does_not_ask_for_loopback(tmp_path, prometheus):
-    asks = {"right": {"authorization": {"credentials": TOKEN}}, "wrong": {"authorization": {"credentials": "x"}}, "none": {}}
+    asks = {
+        "right": {"authorization": {"credentials": TOKEN}},
+        "wrong": {"authorization": {"credentials": "x"}},
+        "none": {},
+    }
     with serving(tmp_path, "--http=httptools", INSITU_TOKEN=TOKEN) as application:
         # To its proxy, which the application plays, Prometheus names the host that it means: no name of loopback.
         remote = {"proxy_url": application.url, "static_configs": [{"targets": ["shop.example:80"]}]}
-        url = prometheus(config={"scrape_configs": [{"job_name": name, **remote, **more} for name, more in asks.items()]})
+        url = prometheus(
+            config={"scrape_configs": [{"job_name": name, **remote, **more} for name, more in asks.items()]}
+        )
 
         def scraped():
-            found = {target["scrapePool"]: target for target in get_json(f"{url}/api/v1/targets")["data"]["activeTargets"]}
+            found = {
+                target["scrapePool"]: target for target in get_json(f"{url}/api/v1/targets")["data"]["activeTargets"]
+            }
             return found.keys() == asks.keys() and all(each["health"] != "unknown" for each in found.values()) and found
 
         errors = {name: (each["health"], each["lastError"]) for name, each in until(scraped, 15).items()}

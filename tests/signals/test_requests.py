@@ -32,16 +32,16 @@ def recorded(clock):
 def begin(method="GET", path="/items/3", **given):
     facts = {
         "scheme": "http",
+        "path": path,
         "query": b"",
         "version": "1.1",
         "host": b"shop.example:8080",
         "agent": b"curl/8",
         "client": ("10.0.0.1", 5000),
         "server": ("127.0.0.1", 8000),
-        "above": None,
-        "request_size": -1,
     }
-    return requests.begin(kind=method, path=path, **{**facts, **given})
+    above, request_size = given.pop("above", None), given.pop("request_size", -1)
+    return requests.begin(method, tuple({**facts, **given}.values()), above, request_size)
 
 
 @contextlib.contextmanager

@@ -306,7 +306,7 @@ def step(span, what, *given_arguments):
 
 
 def tree(spans):
-    """What two tracers must agree on, in the order of the ends: name, place of the parent, status, attributes, events."""
+    """What two tracers must agree on, in the order of the ends: name, parent, status, attributes, events."""
     place = {span.context.span_id: position for position, span in enumerate(spans)}
     return [
         (

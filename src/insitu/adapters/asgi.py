@@ -94,13 +94,19 @@ class Middleware:
         headers = dict(pairs)
         called = b"traceparent" in headers or b"baggage" in headers or requests.propagator is not None
         above, outer = requests.arriving(pairs) if called else (None, None)
-        method, scheme = scope["method"] if kind == "http" else "WS", scope.get("scheme", "http")
-        query, version = scope.get("query_string", b""), scope.get("http_version", "")
-        host, agent = headers.get(b"host", b""), headers.get(b"user-agent", b"")
-        client, server = scope.get("client"), scope.get("server")
+        raw = (
+            scope.get("scheme", "http"),
+            path,
+            scope.get("query_string", b""),
+            scope.get("http_version", ""),
+            headers.get(b"host", b""),
+            headers.get(b"user-agent", b""),
+            scope.get("client"),
+            scope.get("server"),
+        )
         length = headers.get(b"content-length")
         size = int(length) if length is not None and len(length) < _DIGITS and length.isdigit() else -1
-        span = requests.begin(method, scheme, path, query, version, host, agent, client, server, above, size)
+        span = requests.begin(scope["method"] if kind == "http" else "WS", raw, above, size)
         token = context.enter(span)
         if (request_id := headers.get(b"x-request-id")) is not None:
             context.bind({"request.id": request_id.decode("utf-8", "replace")[:128]})

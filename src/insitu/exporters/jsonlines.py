@@ -24,7 +24,7 @@ except ImportError:  # no wheel for this interpreter (free-threaded builds)
     orjson = None  # type: ignore[assignment]
 
 _RAW: Final = re.compile(b"\x7f|\xc2\x85|\xe2\x80[\xa8\xa9]")
-"""What JSON leaves as it is and a terminal or a log shipper may take for a control: DEL, NEL, line and paragraph separator."""
+"""What JSON leaves as it is and a terminal may take for a control: DEL, NEL, line and paragraph separator."""
 _STREAMS: Final = ("stdout", "stderr")
 
 

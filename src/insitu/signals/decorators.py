@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from insitu.core import context, guard, values
 from insitu.signals import tracing
@@ -62,13 +62,8 @@ def _wrap(target: Any, name: str | None, attributes: dict[str, Any]) -> Any:
         name or getattr(target, "__qualname__", type(target).__name__).replace("<locals>.", ""), values.SMALL
     )
     plain = {**_code(target), **tracing.clean(attributes, tracing.provider.limits)}
-    if inspect.isasyncgenfunction(target):
-        return _async_generator(target, title, plain)
-    if inspect.isgeneratorfunction(target):
-        return _generator(target, title, plain)
-    if inspect.iscoroutinefunction(target):
-        return _coroutine(target, title, plain)
-    return _function(target, title, plain)
+    wrapped_by = next((wrap for is_one, wrap in _KINDS if is_one(target)), _function)
+    return wrapped_by(target, title, plain)
 
 
 def _wrap_class(target: type, attributes: dict[str, Any]) -> type:
@@ -108,7 +103,7 @@ def _coroutine(function: Callable[..., Any], title: str, attributes: dict[str, A
 
 
 class _Running:
-    """A span that is current only while its generator runs, so that what the consumer does between two values is not its child.
+    """A span that is current only while its generator runs: the consumer's work between two values is not its child.
 
     Entered around each step. Leaving it with an exception ends the span: `StopIteration` as it should be, anything
     else as a failure.
@@ -202,3 +197,11 @@ def _async_generator(function: Callable[..., Any], title: str, attributes: dict[
             return
 
     return traced
+
+
+_KINDS: Final = (
+    (inspect.isasyncgenfunction, _async_generator),
+    (inspect.isgeneratorfunction, _generator),
+    (inspect.iscoroutinefunction, _coroutine),
+)
+"""How to tell what is decorated, and what wraps it; anything else that can be called is a plain function."""

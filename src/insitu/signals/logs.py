@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 BODY: Final = 8_192
 FIELDS: Final = 64
+_PLACE: Final = 3
+"""The code.* fields that every captured record has; its base weight covers them."""
 DEBUG, INFO, WARN, ERROR, FATAL = 5, 9, 13, 17, 21
 _OURS: Final = "insitu"
 _SMALL: Final = values.SMALL
@@ -130,7 +132,7 @@ class Logs:
             weight += errors.weight(record.error)
         pipeline.put(
             record,
-            weight + (values.weight(record.attributes) if record.attributes and len(record.attributes) > 3 else 0),
+            weight + (values.weight(record.attributes) if record.attributes and len(record.attributes) > _PLACE else 0),
         )
 
     def count(self, records: Iterable[LogRecord]) -> None:

@@ -142,10 +142,7 @@ class Instrument:
                 self._warn_of_overflow()
                 return self._shared(None, OVERFLOW)
             clean = self.registry.clean(labels)
-            if clean is not labels:
-                made = self._shared((self, frozenset(clean.items())), clean)
-            else:
-                made = self._new(labels)
+            made = self._new(labels) if clean is labels else self._shared((self, frozenset(clean.items())), clean)
             self.cells[key] = made
             return made
 
@@ -413,15 +410,17 @@ def gauge(name: str, *, labels: Sequence[str] = (), unit: str = "", help: str = 
 
 
 def histogram(
-    name: str, *, labels: Sequence[str] = (), unit: str = "", help: str = "", bounds: Sequence[float] | None = None
+    name: str,
+    *,
+    labels: Sequence[str] = (),
+    unit: str = "",
+    help: str = "",  # noqa: A002
+    bounds: Sequence[float] | None = None,
 ) -> Histogram:
-    """Declare a histogram. Arguments as for `counter`, and:
+    """Declare a histogram. Arguments as for `counter`.
 
-    Args:
-        name, labels, unit, help: as for `counter`.
-        bounds: upper bounds of its buckets, rising; by default OpenTelemetry's for HTTP durations where the unit is
-            `s`, else its general ones.
-
+    `bounds` are the upper bounds of its buckets, rising; by default OpenTelemetry's for HTTP durations where the unit
+    is `s`, else its general ones.
     """
     chosen = guard.call(
         "histogram.bounds", lambda: tuple(sorted({float(bound) for bound in bounds})) if bounds else None

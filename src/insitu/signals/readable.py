@@ -1,4 +1,4 @@
-"""The bridge to OpenTelemetry's SDK: spans of ours for processors that a user brings, and spans of another provider for us.
+"""The bridge to OpenTelemetry's SDK: our spans for a user's processors, and another provider's spans for us.
 
 This is the only module that imports the SDK, and it is loaded when one of the two is needed.
 """

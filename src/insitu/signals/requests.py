@@ -59,7 +59,7 @@ def known_methods() -> frozenset[str]:
 
 
 Raw = tuple[str, "str | bytes", bytes, str, bytes, bytes, "Sequence[Any] | None", "Sequence[Any] | None"]
-"""(scheme, path, query, version, host, agent, client, server) as the server gave them; client and server are (address, port)."""
+"""(scheme, path, query, version, host, agent, client, server) as they came; the last two are (address, port)."""
 
 
 class ServerSpan(Span):
@@ -265,26 +265,13 @@ class Requests:
         hidden[context.SPAN_KEY], hidden[context.SUPPRESS_KEY] = silent(trace), True
         return context.attach(OtelContext(hidden))
 
-    def begin(
-        self,
-        kind: str,
-        scheme: str,
-        path: str | bytes,
-        query: bytes,
-        version: str,
-        host: bytes,
-        agent: bytes,
-        client: Sequence[Any] | None,
-        server: Sequence[Any] | None,
-        above: Parent | None,
-        request_size: int,
-    ) -> ServerSpan:
+    def begin(self, kind: str, raw: Raw, above: Parent | None, request_size: int) -> ServerSpan:
         """Begin a request. The adapter makes its span current (`context.enter`).
 
         Args:
             kind: the method as it came; `WS` for a WebSocket.
-            scheme, path, query, version, host, agent, client, server: raw facts; client and server are (address, port).
-            above: the remote parent (trace id, span id, flags, tracestate), or None.
+            raw: the rest as the server gave it (see `Raw`).
+            above: the remote parent, or None.
             request_size: bytes of the body; -1 when not known.
 
         """
@@ -301,11 +288,11 @@ class Requests:
         span = ServerSpan(name, SERVER, None, OWN)
         span.place(trace, parent_id, trace.since, local_root=True, remote=remote)
         span.method, span.original, span.request_size = method, kind, request_size
-        span.raw = (scheme, path, query, version, host, agent, client, server)
+        span.raw = raw
         span.response_status = span.response_size = 0
         span.route = span.error_type = ""
         span.settled = False
-        trace.weight = len(path) + len(query) + len(agent)
+        trace.weight = len(raw[1]) + len(raw[2]) + len(raw[5])
         self.active[span.span_id] = span
         if added:
             span.set_attributes(added)

@@ -278,7 +278,7 @@ class Tracer(api.Tracer):
             guard.call("start_span.links", _add_links, made, links)
         return span
 
-    def start_as_current_span(  # type: ignore[override]
+    def start_as_current_span(  # type: ignore[override] # noqa: PLR0917 the API's signature
         self,
         name: str,
         context: Context | None = None,
