@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -50,13 +51,14 @@ class Contender:
 
     def __init__(self, name: str, environ: Mapping[str, str]) -> None:
         self.name = name
+        self._complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115 closed by close(); a pipe that nobody reads would block
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.contender", name],
             cwd=ROOT,
             env=environ,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._complaints,
             text=True,
         )
 
@@ -77,10 +79,15 @@ class Contender:
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        answer: dict[str, Any] = json.loads(line) if line else {"error": f"ended with {self._process.wait()}"}
+        answer: dict[str, Any] = json.loads(line) if line else {"error": self._last_words()}
         if "error" in answer:
             raise Failed(f"{self.name}: {answer['error']}")
         return answer
+
+    def _last_words(self) -> str:
+        status = self._process.wait()
+        self._complaints.seek(0)
+        return (self._complaints.read().strip().splitlines() or [f"ended with {status}"])[-1]
 
     def close(self) -> None:
         """End the process."""
@@ -89,6 +96,8 @@ class Contender:
         except (subprocess.TimeoutExpired, BrokenPipeError):
             self._process.kill()
             self._process.communicate()
+        finally:
+            self._complaints.close()
 
 
 def environment() -> dict[str, str]:

@@ -1,4 +1,5 @@
 import importlib
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -114,3 +115,9 @@ def test_the_table_replaces_only_what_stands_between_the_markers(tmp_path, monke
 
 def test_rows_that_are_measured_together_agree_how_often():
     assert len({(row.group, row.once) for row in rows.ROWS}) == len({row.group for row in rows.ROWS})
+
+
+def test_a_contender_whose_process_ends_is_named_with_its_status(monkeypatch):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    _, failures = harness.measure(["instruments:insitu_counter"], harness.QUICK)
+    assert failures == {"instruments:insitu_counter": "instruments:insitu_counter: ended with 1"}

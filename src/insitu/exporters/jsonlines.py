@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -102,7 +103,7 @@ class Exporter:
         if record.trace_id:
             line["trace_id"], line["span_id"] = f"{record.trace_id:032x}", f"{record.span_id:016x}"
         if record.attributes:
-            line.update((key, value) for key, value in record.attributes.items() if key not in line)
+            line = {**line, **record.attributes, **line}  # our own fields first, and never overwritten
         if record.error is not None:
             line.update(_error(record.error))
         return line
@@ -116,24 +117,16 @@ def _error(error: ErrorRecord) -> dict[str, Any]:
     }
 
 
+_second = (-1, "")
+"""The last second that was written, and its text: a process sees few of them."""
+
+
 def _rfc3339(nanoseconds: int) -> str:
+    global _second
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    days, second = divmod(seconds, 86_400)
-    return f"{_date(days)}T{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}.{rest // 1000:06d}Z"
-
-
-_dates: dict[int, str] = {}
-
-
-def _date(days: int) -> str:
-    """Return the date of a day since the epoch; a process sees few of them."""
-    found = _dates.get(days)
-    if found is None:
-        from datetime import date
-
-        _dates.clear()
-        found = _dates[days] = date.fromordinal(date(1970, 1, 1).toordinal() + days).isoformat()
-    return found
+    if _second[0] != seconds:
+        _second = (seconds, datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S"))
+    return f"{_second[1]}.{rest // 1000:06d}Z"
 
 
 def dumps(line: dict[str, Any]) -> bytes:

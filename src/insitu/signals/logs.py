@@ -6,6 +6,7 @@ before its handlers do. No handler is added and no level changed, so `basicConfi
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 from typing import TYPE_CHECKING, Any, Final
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 
 BODY: Final = 8_192
 FIELDS: Final = 64
-_PLACE: Final = 3
-"""The code.* fields that every captured record has; its base weight covers them."""
+FIELD_BYTES: Final = 100
+"""What a short field weighs."""
 DEBUG, INFO, WARN, ERROR, FATAL = 5, 9, 13, 17, 21
 _OURS: Final = "insitu"
+_OURS_ENDS: Final = slice(len(_OURS), len(_OURS) + 1)
 _SMALL: Final = values.SMALL
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _STANDARD_COUNT: Final = len(vars(logging.makeLogRecord({})))
@@ -40,6 +42,23 @@ def severity(level: int) -> int:
     if level < logging.DEBUG:
         return 1
     return 1 + 4 * (level // 10) + (level % 10) * 4 // 10
+
+
+def _extra(given: dict[str, Any], fields: Attributes) -> int:
+    """Take what `extra=` has added into `fields`; return about how many bytes that is."""
+    weight = 0
+    # They come behind the standard attributes, because `makeRecord` adds them last.
+    for key in itertools.islice(given, _STANDARD_COUNT, None):
+        value = given[key]
+        if key in _STANDARD or value is None or len(fields) >= FIELDS:
+            continue
+        kind = type(value)
+        if kind is not int and kind is not float and (kind is not str or len(value) > _SMALL):
+            value = values.plain(value)
+            weight += values.weight(value)
+        fields[key if type(key) is str and len(key) <= _SMALL else values.text(key, _SMALL)] = value
+        weight += FIELD_BYTES
+    return weight
 
 
 class Logs:
@@ -83,7 +102,9 @@ class Logs:
         if pipeline is None:
             return
         current = context.current()
-        if current.get(context.SUPPRESS_KEY) or record.name.partition(".")[0] == _OURS:
+        if current.get(context.SUPPRESS_KEY) or (
+            record.name.startswith(_OURS) and record.name[_OURS_ENDS] in ("", ".")
+        ):
             return
         body = record.msg if type(record.msg) is str and not record.args else guard.attempt(record.getMessage)
         if body is None:
@@ -94,26 +115,22 @@ class Logs:
             "code.line.number": record.lineno,
             "code.function.name": record.funcName,
         }
+        weight = LOG_BYTES + len(text)
         if len(record.__dict__) > _STANDARD_COUNT:
-            self._extra(record.__dict__, fields)
+            weight += _extra(record.__dict__, fields)
         level = record.levelno
         made = LogRecord(
             int(record.created * 1e9),
-            severity(level) if type(level) is int else INFO,
+            _SEVERITIES.get(level) or (severity(level) if type(level) is int else INFO),
             record.levelname,
             record.name,
             text,
             fields,
         )
         error = record.exc_info[1] if type(record.exc_info) is tuple else None
-        self.send(made, current.get(context.SPAN_KEY), error)
+        self.send(made, current.get(context.SPAN_KEY), error, weight)
 
-    def _extra(self, given: dict[str, Any], fields: Attributes) -> None:
-        for key, value in given.items():
-            if key not in _STANDARD and value is not None and len(fields) < FIELDS:
-                fields[values.text(key, _SMALL)] = values.plain(value)
-
-    def send(self, record: LogRecord, span: object, error: BaseException | None) -> None:
+    def send(self, record: LogRecord, span: object, error: BaseException | None, weight: int) -> None:
         """Give a record its trace, its bound fields and its exception, and queue it."""
         pipeline = self.pipeline
         if pipeline is None:
@@ -126,14 +143,10 @@ class Logs:
             bound = context.fields.get()
         if bound:
             record.attributes = {**bound, **(record.attributes or {})}
-        weight = LOG_BYTES + len(record.body) if type(record.body) is str else LOG_BYTES + values.weight(record.body)
         if isinstance(error, BaseException):
             record.error = errors.describe(error)
             weight += errors.weight(record.error)
-        pipeline.put(
-            record,
-            weight + (values.weight(record.attributes) if record.attributes and len(record.attributes) > _PLACE else 0),
-        )
+        pipeline.put(record, weight)
 
     def count(self, records: Iterable[LogRecord]) -> None:
         """Fold records into the counter by level; called once for each."""
@@ -153,6 +166,9 @@ class Logs:
 
 
 logs = Logs()
+
+
+_SEVERITIES: Final = {level: severity(level) for level in (10, 20, 30, 40, 50)}
 
 
 class Log:
@@ -204,16 +220,15 @@ class Log:
             return
         if type(message) is not str or len(message) > BODY:
             message = values.text(message, BODY)
+        weight = LOG_BYTES + len(message) + FIELD_BYTES * len(fields)
         for value in fields.values():
             kind = type(value)
-            if kind is not int and (kind is not str or len(value) > _SMALL):
+            if kind is not int and kind is not float and (kind is not str or len(value) > _SMALL):
                 fields = guard.call("log.fields", _plain, fields, default={})
+                weight += values.weight(fields)
                 break
-        self._logs.send(
-            LogRecord(pipeline.clock.wall(), number, level, self._name, message, fields),
-            current.get(context.SPAN_KEY),
-            error,
-        )
+        made = LogRecord(pipeline.clock.wall(), number, level, self._name, message, fields)
+        self._logs.send(made, current.get(context.SPAN_KEY), error, weight)
 
 
 def _plain(fields: dict[str, Any]) -> Attributes:
@@ -284,4 +299,5 @@ class Logger(api.Logger):
             event_name=values.text(record.event_name or "", _SMALL),
         )
         current = record.context if record.context is not None else context.current()
-        self._logs.send(made, current.get(context.SPAN_KEY), record.exception)
+        weight = LOG_BYTES + values.weight(made.body) + values.weight(made.attributes)
+        self._logs.send(made, current.get(context.SPAN_KEY), record.exception, weight)
