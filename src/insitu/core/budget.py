@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from insitu.core.records import Family, Point
+from insitu.core.records import METERED, Family, Point
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from insitu.core.clock import Clock
 
-METERED: Final = 16
-"""One trace of this many is timed: the two extra clock reads are then 6 ns a request."""
 PREEMPTED: Final = 100_000
 """Nanoseconds after which a timing on the hot path holds another thread's work rather than ours, and is cut."""
 

@@ -26,6 +26,8 @@ except ImportError:  # no wheel for this interpreter (free-threaded builds)
 
 _RAW: Final = re.compile(b"\x7f|\xc2\x85|\xe2\x80[\xa8\xa9]")
 """What JSON leaves as it is and a terminal may take for a control: DEL, NEL, line and paragraph separator."""
+_OWN: Final = frozenset(("timestamp", "level", "logger", "message", "service", "trace_id", "span_id"))
+_DELETE: Final = 0x7F
 _STREAMS: Final = ("stdout", "stderr")
 
 
@@ -103,7 +105,10 @@ class Exporter:
         if record.trace_id:
             line["trace_id"], line["span_id"] = f"{record.trace_id:032x}", f"{record.span_id:016x}"
         if record.attributes:
-            line = {**line, **record.attributes, **line}  # our own fields first, and never overwritten
+            if _OWN.isdisjoint(record.attributes):
+                line.update(record.attributes)
+            else:
+                line = {**line, **record.attributes, **line}  # our own fields stay what they are
         if record.error is not None:
             line.update(_error(record.error))
         return line
@@ -134,7 +139,7 @@ def dumps(line: dict[str, Any]) -> bytes:
     if orjson is not None:
         try:
             data = orjson.dumps(line, default=_unusual)
-            return data if not _RAW.search(data) else _RAW.sub(_escaped, data)
+            return data if data.isascii() and _DELETE not in data else _RAW.sub(_escaped, data)
         except TypeError:  # a lone surrogate, or an integer beyond 64 bits
             pass
     return json.dumps(line, default=_unusual, ensure_ascii=True).encode()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from insitu.core.pipeline import Pipeline
 
 FRAMES: Final = 100
+_new: Final = tuple.__new__  # what Frame(...) does, without the call of its Python constructor
 CHAIN: Final = 8
 MEMBERS: Final = 8
 MESSAGE: Final = 4_096
@@ -49,7 +50,7 @@ def frames(traceback: TracebackType | None) -> tuple[list[Frame], int]:
     """Return the frames of a traceback, outermost first, and how many were left out of the middle."""
     taken: list[Frame] = []
     while traceback is not None:
-        taken.append(Frame(traceback.tb_frame.f_code, traceback.tb_lineno))
+        taken.append(_new(Frame, (traceback.tb_frame.f_code, traceback.tb_lineno)))
         traceback = traceback.tb_next
     omitted = len(taken) - FRAMES
     if omitted <= 0:

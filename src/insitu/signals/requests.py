@@ -325,8 +325,9 @@ class Requests:
             tracing.on_end(span)
         trace.spans.append(span)
         trace.closed = True
-        if tracing.on:
-            # An unsampled request goes the same way, for its count.
+        if not trace.recording:
+            self.count(trace)  # nothing of it goes any further: no queue, no worker
+        elif tracing.on:
             tracing.put(trace, trace.size())
         if trace.metered:
             tracing.hot(tracing.monotonic() - began)

@@ -37,10 +37,10 @@ class Ratio:
 
     """
 
-    __slots__ = ("_bound", "_parent_based")
+    __slots__ = ("_parent_based", "bound")
 
     def __init__(self, share: float = 1.0, *, parent_based: bool = True) -> None:
-        self._bound = round(share * (LOW_64_BITS + 1))
+        self.bound = round(share * (LOW_64_BITS + 1))
         self._parent_based = parent_based
 
     def decide(
@@ -50,7 +50,7 @@ class Ratio:
         del name, kind, attributes
         if parent is not None and self._parent_based:
             return _SAMPLED if parent[2] & 1 else _DROPPED
-        return _SAMPLED if trace_id & LOW_64_BITS < self._bound else _DROPPED
+        return _SAMPLED if trace_id & LOW_64_BITS < self.bound else _DROPPED
 
 
 class Custom:

@@ -17,10 +17,9 @@ from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext, SpanKind
 
 from insitu.core import clock as clocks
 from insitu.core import context, guard, values
-from insitu.core.budget import METERED
 from insitu.core.records import LocalTrace, Scope
 from insitu.signals import spans
-from insitu.signals.sampling import Ratio
+from insitu.signals.sampling import LOW_64_BITS, Ratio
 from insitu.signals.spans import Absorbed, SilentSpan, Span
 
 if TYPE_CHECKING:
@@ -40,7 +39,8 @@ T = TypeVar("T")
 OWN: Final = Scope("insitu")
 SILENT: Final = SilentSpan(None, INVALID_SPAN_CONTEXT, 0)
 INTERNAL: Final = SpanKind.INTERNAL
-METER_MASK: Final = METERED - 1
+_RANDOM, _SAMPLED = 2, 3
+"""Flags of the ids that we make: random (W3C trace context, level 2), and sampled as well."""
 _SMALL: Final = values.SMALL
 _UNBOUNDED: Final = frozenset((float, bool))
 _INT64: Final = 1 << 63
@@ -74,7 +74,7 @@ class TracerProvider(api.TracerProvider):
         self.on = False
         self.pipeline: Pipeline
         self.limits = Limits()
-        self.sampler: Sampler = Ratio()
+        self.sampler = Ratio()
         self.processors: tuple[Any, ...] = ()
         self.wall = clocks.SYSTEM.wall
         self.monotonic = clocks.SYSTEM.monotonic
@@ -94,6 +94,16 @@ class TracerProvider(api.TracerProvider):
     def detach(self) -> None:
         """Record nothing from now on; open spans end without being shipped."""
         self.on = False
+
+    @property
+    def sampler(self) -> Sampler:
+        """Who takes the head decision."""
+        return self._sampler
+
+    @sampler.setter
+    def sampler(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+        self._bound = sampler.bound if isinstance(sampler, Ratio) else -1
 
     # --- starting spans ---
 
@@ -140,20 +150,21 @@ class TracerProvider(api.TracerProvider):
         self, above: tuple[int, int, int, str, bool] | None, name: str, kind: SpanKind, own: Attributes | None
     ) -> tuple[LocalTrace, Mapping[str, Any] | None]:
         """Begin a local trace below a remote parent or none; return it with what the sampler adds to its root."""
-        # The level 2 flag "random" is set for ids that we make, and passed on as it came.
         if above is None:
-            trace_id, parent, state, flags = clocks.random_bits(128) or 1, None, "", 2
+            trace_id = clocks.random_bits(128) or 1
+            if self._bound >= 0:  # our own sampler, in one comparison
+                flags = _SAMPLED if trace_id & LOW_64_BITS < self._bound else _RANDOM
+                return LocalTrace(self, trace_id, flags, "", self.wall(), self.monotonic()), None
+            parent, state, flags = None, "", _RANDOM
         else:
             parent = above[:4]
             trace_id, _, flags, state = parent
         decision = self.sampler.decide(trace_id, parent, name, kind, own)
-        flags = flags | 1 if decision.sampled else flags & 2
+        flags = flags | 1 if decision.sampled else flags & _RANDOM
         if decision.state is not None:
             state = decision.state
         trace = LocalTrace(self, trace_id, flags, state, self.wall(), self.monotonic())
         trace.recording = decision.recording
-        trace.metered = trace_id & METER_MASK == 0
-        trace.bound = context.fields.get()
         return trace, decision.attributes
 
     def ship(self, trace: LocalTrace) -> None:
