@@ -84,14 +84,14 @@ def structure(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Every budget against its baseline, and docs/benchmarks.md anew; ``-- --gate`` fails where one is broken."""
     install(session, "bench")
-    session.run("python", "-m", "benchmarks", *session.posargs)
+    session.run("python", "-m", "benchmarks", *(session.posargs or ["--write"]))
 
 
 @nox.session(name="bench-peers")
 def bench_peers(session: nox.Session) -> None:
     """The same request measured by other libraries, in an environment of their own because their versions clash."""
     install(session, "bench-peers")
-    session.run("python", "-m", "benchmarks", "--peers", *session.posargs)
+    session.run("python", "-m", "benchmarks", "--peers", *(session.posargs or ["--write"]))
 
 
 @nox.session
