@@ -23,7 +23,7 @@ from insitu.config import W3C, Options, read
 from insitu.core import clock as clocks
 from insitu.core import context, guard, values
 from insitu.core.budget import Meter
-from insitu.core.pipeline import Pipeline
+from insitu.core.pipeline import EXIT_SECONDS, Pipeline
 from insitu.core.ports import ExporterContext
 from insitu.core.records import ErrorRecord, Family, LocalTrace, LogRecord, Resource
 from insitu.core.redact import Redactor
@@ -230,6 +230,7 @@ class Runtime:
 
     def collect(self) -> Iterable[Family]:
         """Return every metric of this process, for /metrics and for exporters."""
+        now = self.clock.wall()
         for collector in (
             registry,
             requests,
@@ -240,7 +241,11 @@ class Runtime:
             self.meter,
             *self.pipeline.senders,
         ):
-            yield from guard.call("collect", lambda given=collector: list(given.collect()), default=())
+            for family in guard.call("collect", lambda given=collector: list(given.collect()), default=()):
+                # What counts in memory counts since the registry does; what was sampled has its own times.
+                family.time = family.time or now
+                family.start = family.start or registry.start
+                yield family
 
     def _blocked(self, seconds: float, frames: Sequence[Frame]) -> None:
         where = f" by {frames[-1].code.co_filename}:{frames[-1].line} in {frames[-1].code.co_name}" if frames else ""
@@ -509,7 +514,7 @@ def _on_sigterm(number: int, _frame: object) -> None:
 
 def _flush_at_exit() -> None:
     if _runtime is not None:
-        _runtime.pipeline.flush(2.0)
+        _runtime.pipeline.flush(EXIT_SECONDS, hurry=True)
 
 
 @guard.safe("bind", default=context.Bound(None, None))

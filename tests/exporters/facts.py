@@ -14,8 +14,8 @@ class Owner:
 
 
 def a_trace(spans=(), trace_id=0xABC, flags=1, state="", bound=None):
-    trace = LocalTrace(Owner, trace_id, flags, state, 0, 0)
-    trace.bound = bound
+    trace = LocalTrace(Owner, 1, flags, state, 0, 0)
+    trace.trace_id, trace.bound = trace_id, bound  # a poisoned id comes from nobody's constructor
     for span in spans:
         span.trace = trace
         trace.spans.append(span)

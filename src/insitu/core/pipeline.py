@@ -235,13 +235,19 @@ class Pipeline:
                 return not self._queue
         return False
 
-    def flush(self, timeout: float) -> bool:
-        """Drain, then have all senders send. False when time ran out, or something was lost since the last flush."""
+    def flush(self, timeout: float, *, hurry: bool = False) -> bool:
+        """Drain, then have all senders send. False when time ran out, or something was lost since the last flush.
+
+        In a hurry, as where a server ends, nobody waits between two tries.
+        """
         deadline = time.monotonic() + timeout
         self._start()
         done = self.drain(timeout)
         for sender in self.senders:
-            sender.urge()
+            if hurry:
+                sender.hasten()
+            else:
+                sender.urge()
         for sender in self.senders:
             done = sender.settle(max(0.0, deadline - time.monotonic())) and done
         return self._lost_none() and done

@@ -242,6 +242,7 @@ class Sender:
             self.step(until)
         with self._idle:
             done = self._idle.wait_for(lambda: not self._flushing, max(0.0, until - time.monotonic()))
+            self._hurry = self._closed
             before, self._reported = self._reported, sum(self.dropped.values())
             return done and self._reported == before
 

@@ -85,7 +85,8 @@ class Options:
     def from_environ(cls, environ: Mapping[str, str]) -> Options:
         """Return the options that these variables ask for.
 
-        OTEL_{TRACES,METRICS,LOGS}_EXPORTER switches its signal off when it is set and does not name otlp.
+        OTEL_{TRACES,METRICS,LOGS}_EXPORTER switches its signal off when it is set and does not name otlp; where only
+        other signals have an endpoint, it is off as well unless that variable names otlp.
         """
         settings = _Settings(environ)
         return cls(
@@ -97,6 +98,9 @@ class Options:
             metrics_interval=settings.number("OTEL_METRIC_EXPORT_INTERVAL", 60_000, 1, 86_400_000) / 1_000,
             temporality=settings.temporality(),
         )
+
+
+_ENDPOINTS: Final = tuple(f"{_PREFIX}{signal}ENDPOINT" for signal in ("", "TRACES_", "METRICS_", "LOGS_"))
 
 
 class _Settings:
@@ -116,7 +120,10 @@ class _Settings:
 
     def target(self, signal: SignalName) -> Target | None:
         chosen = self.get(f"OTEL_{signal.upper()}_EXPORTER")
-        if chosen and not any(name.strip().startswith("otlp") for name in chosen.split(",")):
+        if chosen:
+            if not any(name.strip().startswith("otlp") for name in chosen.split(",")):
+                return None
+        elif self._names_others_only(signal):
             return None
         self._check_protocol(signal)
         certificate, client_certificate, key = (
@@ -126,6 +133,14 @@ class _Settings:
         timeout = self.number(name, 10.0, 0.001, _LONGEST_TIMEOUT)
         url, headers, gzip = self._url(signal), self._headers(signal), self._gzip(signal)
         return Target(url, headers, timeout, gzip, certificate, client_certificate, key)
+
+    def _names_others_only(self, signal: SignalName) -> bool:
+        """Whether endpoints are given, and none of them is this signal's: whoever names one receiver means that one.
+
+        The specification would send the rest to localhost, where nobody listens.
+        """
+        given = {name for name in _ENDPOINTS if self.get(name)}
+        return bool(given) and f"{_PREFIX}ENDPOINT" not in given and f"{_PREFIX}{signal.upper()}_ENDPOINT" not in given
 
     def number(self, name: str, default: float, least: float, most: float) -> float:
         value = self.get(name)

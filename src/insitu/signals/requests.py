@@ -22,7 +22,7 @@ from opentelemetry.trace import SpanKind
 from insitu.core import context
 from insitu.core.records import Error, Family, Point, Unset
 from insitu.signals import errors
-from insitu.signals.metrics import DURATION_BOUNDS, OVERFLOW, HistogramCell
+from insitu.signals.metrics import DURATION_BOUNDS, OVERFLOW, SERIES, HistogramCell
 from insitu.signals.spans import Span
 from insitu.signals.tracing import OWN, silent
 
@@ -181,18 +181,23 @@ def _address(host: bytes, server: Sequence[Any] | None, scheme: str) -> Attribut
 
 
 class _Series:
-    """The three histograms of one label set."""
+    """The histograms of one label set; that of request bodies is made when one of known size comes."""
 
-    __slots__ = ("duration", "request", "response")
+    __slots__ = ("_instrument", "_key", "duration", "labels", "request", "response")
 
     def __init__(self, labels: Mapping[str, Any], instruments: tuple[Instrument, Instrument, Instrument]) -> None:
-        key = frozenset(labels.items())
-        self.duration, self.request, self.response = (_cell(instrument, key, labels) for instrument in instruments)
+        duration, self._instrument, response = instruments
+        self._key = frozenset(labels.items())
+        self.labels = labels
+        self.duration: HistogramCell = duration.cell(self._key, labels)
+        self.response: HistogramCell = response.cell(self._key, labels)
+        self.request: HistogramCell | None = None
 
-
-def _cell(instrument: Instrument, key: frozenset[Any], labels: Mapping[str, Any]) -> HistogramCell:
-    cell: HistogramCell = instrument.cell(key, labels)
-    return cell
+    def record_request(self, size: int) -> None:
+        """Add the size of a request's body."""
+        if self.request is None:
+            self.request = self._instrument.cell(self._key, self.labels)
+        self.request.record(size)
 
 
 class Requests:
@@ -208,6 +213,7 @@ class Requests:
         self.tracing = tracing
         self._metrics = metrics
         self.active: dict[int, ServerSpan] = {}
+        self._seen: dict[tuple[str, str], int] = {}
         self._methods = known_methods()
         self.exclude: re.Pattern[str] | None = None
         self.propagator: TextMapPropagator | None = None
@@ -349,7 +355,7 @@ class Requests:
         with self._metrics.lock:
             series.duration.record(seconds, sample)
             if span.request_size >= 0:
-                series.request.record(span.request_size)
+                series.record_request(span.request_size)
             series.response.record(span.response_size)
 
     def _new_series(self, key: tuple[Any, ...]) -> _Series:
@@ -361,6 +367,7 @@ class Requests:
             "network.protocol.version",
             "error.type",
         )
+        self._seen.setdefault((key[0], key[1]), 0)
         made = _Series({name: value for name, value in zip(names, key, strict=True) if value}, self._instruments)
         if made.duration.labels is not OVERFLOW:
             self._series[key] = made
@@ -368,10 +375,12 @@ class Requests:
 
     def collect(self) -> Iterable[Family]:
         """Return `http.server.active_requests`; the histograms are the registry's."""
-        counts: dict[tuple[str, str], int] = {}
+        counts = self._seen
+        for key in counts:
+            counts[key] = 0
         for span in list(self.active.values()):
-            if span.method != "WS":
-                key = (span.method, span.raw[0])
+            key = (span.method, span.raw[0])
+            if span.method != "WS" and (key in counts or len(counts) < SERIES):
                 counts[key] = counts.get(key, 0) + 1
         points = [
             Point({"http.request.method": method, "url.scheme": scheme}, number)
@@ -384,4 +393,5 @@ class Requests:
     def reset(self) -> None:
         """Forget the parent's requests: in a forked child."""
         self.active.clear()
+        self._seen.clear()
         self._series.clear()
