@@ -20,7 +20,7 @@ from insitu.core.transport import BACKOFF
 from tests.end_to_end.serving import serving
 from tests.servers import free_port, until
 
-ROUNDS, REQUESTS = 7, 150
+ROUNDS, REQUESTS = 5, 150
 TRACES_ALONE = {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
 EAGER = {"OTEL_BSP_SCHEDULE_DELAY": "100", "OTEL_METRIC_EXPORT_INTERVAL": "200"}
 """Milliseconds between exports, so that a short test has many of them."""
