@@ -45,7 +45,7 @@ def package(tmp_path, monkeypatch):
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1\n")
         target = entry or f"{module}:Instrumentor"
         (folder / "entry_points.txt").write_text(f"[opentelemetry_instrumentor]\n{name} = {target}\n")
-        metadata.MetadataPathFinder.invalidate_caches()
+        metadata.FastPath.__new__.cache_clear()  # MetadataPathFinder.invalidate_caches cannot be called on 3.11
         return lambda: sys.modules[module].Instrumentor.calls if module in sys.modules else None
 
     yield install
