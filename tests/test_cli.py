@@ -207,8 +207,8 @@ def test_an_instrumentation_package_that_refuses_is_explained(findings, tmp_path
     info = tmp_path / "pretend-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: opentelemetry-instrumentation-pretend\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[opentelemetry_instrumentor]\npretend = pretend:Instrumentor\n")
-    (tmp_path / "pretend.py").write_text(
+    (info / "entry_points.txt").write_text("[opentelemetry_instrumentor]\npretend = pretend_hooks:Instrumentor\n")
+    (tmp_path / "pretend_hooks.py").write_text(
         "class Instrumentor:\n"
         "    is_instrumented_by_opentelemetry = False\n"
         "    def _check_dependency_conflicts(self): return 'wants pretend < 2, but found: 2.1'\n"

@@ -111,11 +111,12 @@ def test_nothing_runs_behind_the_tests_back():
 
 
 def test_threads_run_when_the_test_asks_for_them():
+    before = set(threading.enumerate())
     with recording(threads=True) as recorded:
         insitu.log.info("x")
         assert any(thread.name == "insitu-worker" for thread in threading.enumerate())
         assert len(recorded.logs) == 1
-    assert not any(thread.name.startswith("insitu") for thread in threading.enumerate())
+    assert not any(thread.name.startswith("insitu") for thread in set(threading.enumerate()) - before)
 
 
 def test_options_and_environment_are_the_tests_own(monkeypatch):

@@ -3,14 +3,18 @@
 import asyncio
 import contextlib
 import json
+import shlex
+import shutil
 import signal
 import socket
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import httpx
 
+from examples.shop import page as pages
 from examples.shop import report
 from examples.shop.child import Child, Died, start, while_alive
 from examples.shop.options import Options, parse
@@ -23,9 +27,12 @@ SETTLE_WITHIN = 3.0
 """Seconds for the last spans to be counted: a span ends a little after its last byte has arrived."""
 
 NEXT = """
-  keep it running and open its /metrics page:   python -m examples.shop
-  see traces, metrics and logs in a collector:  OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318
-  put the same two lines into your application: README.md"""
+  keep it running, and open its /metrics page:
+    {command}
+  see its traces, metrics and logs in a collector:
+    OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 {command}
+  see the lines of code that it took:
+    grep -n insitu examples/shop/app.py"""
 
 
 class CannotStart(Exception):
@@ -57,12 +64,32 @@ def address(listener: socket.socket) -> str:
     return f"http://{host}:{port}"
 
 
-async def fetch(client: httpx.AsyncClient, service: str) -> report.Page | None:
+def command() -> str:
+    """Return how a shell in this folder starts the demo again, with the Python that runs now."""
+    python = Path(sys.executable)
+    if python.is_relative_to(Path.cwd()):
+        python = python.relative_to(Path.cwd())
+    elif shutil.which("python") == sys.executable:
+        python = Path("python")
+    return f"{shlex.quote(str(python))} -m examples.shop"
+
+
+async def fetch(client: httpx.AsyncClient, service: str) -> pages.Page | None:
     """Return the service's metrics, or None while it does not answer."""
     try:
-        return report.read((await client.get(f"{service}/metrics")).raise_for_status().text)
+        answer = await client.get(f"{service}/metrics", headers=pages.ACCEPT)
+        return pages.read(answer.raise_for_status().text)
     except httpx.HTTPError:
         return None
+
+
+def progress(tally: Tally, rate: float) -> str:
+    """Return what the customers saw, as one line."""
+    minutes, seconds = divmod(int(tally.seconds), 60)
+    return (
+        f"{minutes:02}:{seconds:02}  {tally.requests:>9,} requests  {rate:>6.1f} a second  "
+        f"p95 {tally.p95 * 1e3:>4.0f} ms at the customers  {tally.failed:>5,} failed"
+    )
 
 
 class Demo:
@@ -72,7 +99,7 @@ class Demo:
         self._options = options
         self._terminal = terminal
         self._over = asyncio.Event()
-        self._tally = Tally(requests=0, seconds=0.0, rate=0.0, p95=0.0, errors=0, lost=0)
+        self._tally = Tally(requests=0, seconds=0.0, rate=0.0, p95=0.0, failed=0, lost=0, broken=0)
 
     async def run(self) -> None:
         """Start everything, wait for the end, end everything, and show the report.
@@ -132,15 +159,11 @@ class Demo:
             self._tally = tally = Tally(**json.loads(line))
             if self._terminal.gone:
                 self._over.set()
-            if self._over.is_set():
-                continue
-            minutes, seconds = divmod(int(tally.seconds), 60)
-            self._terminal.progress(
-                f"{minutes:02}:{seconds:02}  {tally.requests:>9,} requests  {tally.rate:>6.1f} a second  "
-                f"p95 {tally.p95 * 1e3:>6.1f} ms  {tally.errors:>5,} errors"
-            )
+            if not self._over.is_set():
+                self._terminal.progress(progress(tally, tally.rate))
+        self._terminal.line(progress(self._tally, self._tally.requests / max(self._tally.seconds, 1e-9)))
 
-    async def _first_page(self, client: httpx.AsyncClient, service: str) -> report.Page | None:
+    async def _first_page(self, client: httpx.AsyncClient, service: str) -> pages.Page | None:
         """Return the service's metrics as soon as it answers; None when we are told to end before that."""
         deadline = time.monotonic() + START_WITHIN
         while not self._over.is_set():
@@ -151,7 +174,7 @@ class Demo:
             await asyncio.sleep(0.1)
         return None
 
-    async def _last_page(self, client: httpx.AsyncClient, service: str) -> report.Page:
+    async def _last_page(self, client: httpx.AsyncClient, service: str) -> pages.Page:
         """Return the service's metrics once all that was sent is counted, or as they are when time is up."""
         deadline = time.monotonic() + SETTLE_WITHIN
         while True:
@@ -171,17 +194,16 @@ class Demo:
         line(f"the shop      {paint(shop, 'bold', 'cyan')}")
         line(f"its metrics   {paint(shop + '/metrics', 'bold', 'cyan')}")
         line(f"its routes    {paint(shop + '/docs', 'bold', 'cyan')}")
-        until = f"for {self._options.seconds:g} seconds" if self._options.seconds else "until Ctrl-C"
-        line(paint(f"{self._options.rate:g} requests a second {until}", "dim"))
+        limit = self._options.seconds
+        until = f"for {limit:g} seconds, and a few more to start and end" if limit else "until Ctrl-C"
+        line(paint(f"about {self._options.rate:g} requests a second {until}", "dim"))
         line()
 
-    def _show(self, page: report.Page) -> None:
-        for line in report.render(page, self._tally.requests, self._tally.seconds, self._terminal.paint):
+    def _show(self, page: pages.Page) -> None:
+        for line in report.render(page, self._tally, self._terminal.paint):
             self._terminal.line(line)
-        if self._tally.lost:
-            self._terminal.line(self._terminal.paint(f"{self._tally.lost:,} requests got no answer", "red"))
         self._terminal.line()
-        self._terminal.line(self._terminal.paint("what next", "bold") + NEXT)
+        self._terminal.line(self._terminal.paint("what next", "bold") + NEXT.format(command=command()))
 
 
 def main() -> int:

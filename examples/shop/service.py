@@ -10,8 +10,22 @@ import asyncio
 import logging
 import socket
 import sys
+import traceback
+from pathlib import Path
+from typing import Any
 
 import uvicorn
+
+
+class Brief(logging.Formatter):
+    """Says of an exception what it is and where it was raised: uvicorn logs the failures with sixty lines each."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 logging's name
+        """Return one line."""
+        kind, error, trace = ei
+        *_, frame = traceback.extract_tb(trace) or [None]
+        where = f" ({Path(frame.filename).name}, line {frame.lineno})" if frame else ""
+        return f"{kind.__name__}: {error}{where}"
 
 
 async def serve(target: str, listener: socket.socket) -> None:
@@ -30,7 +44,9 @@ async def serve(target: str, listener: socket.socket) -> None:
 
 def main() -> None:
     """Run the service that the command line names."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(Brief("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for chatty in ("httpx", "uvicorn"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     target, descriptor = sys.argv[1:]

@@ -26,7 +26,7 @@ class Terminal:
         self._colours = self._moves and not os.environ.get("NO_COLOR")
         self._in_progress = False
         self.gone = False
-        self._plain_at = time.monotonic() + PLAIN_EVERY
+        self._plain_at = 0.0
 
     def paint(self, text: str, *styles: Style) -> str:
         """Return the text in these styles, or unchanged where colours are not wanted."""
@@ -45,7 +45,7 @@ class Terminal:
             self._write(f"{_ERASE}{text}")
             self._in_progress = True
         elif time.monotonic() >= self._plain_at:
-            self._plain_at = time.monotonic() + PLAIN_EVERY
+            self._plain_at = time.monotonic() + PLAIN_EVERY - 0.5  # what comes each second may come a little early
             self.line(text)
 
     def _write(self, text: str) -> None:

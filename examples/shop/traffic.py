@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 
 import httpx
 
-SEED = 20
+SEED = 19
 AT_ONCE = 64
 """The most requests in flight."""
 SERVER_ERROR = 500
@@ -33,16 +33,18 @@ class Tally:
         seconds: Time since the first request.
         rate: Answers a second since the last tally.
         p95: The 95th percentile of the last thousand answers, in seconds.
-        errors: Answers with a status of 500 and above.
+        failed: Answers with a status of 500 and above.
         lost: Requests that got no answer.
+        broken: Connections that broke under a request, which may or may not have been served.
     """
 
     requests: int
     seconds: float
     rate: float
     p95: float
-    errors: int
+    failed: int
     lost: int
+    broken: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,29 +56,35 @@ class Ask:
     json: dict[str, object] | None = None
 
 
-def _get(path: str) -> Callable[[random.Random], Ask]:
+Visit = list[Ask]
+"""Requests of one customer, each sent when the one before is answered."""
+Maker = Callable[[random.Random], Visit]
+
+
+def _get(path: str) -> Maker:
     """Return a maker of GET requests, where `{product}` is any product."""
-    return lambda chance: Ask("GET", path.format(product=chance.randint(1, 144)))
+    return lambda chance: [Ask("GET", path.format(product=chance.randint(1, 144)))]
 
 
-def _search(chance: random.Random) -> Ask:
-    return Ask("GET", f"/search?q={chance.choice(('lamp', 'oak', 'chair', 'wool', 'clock', 'sofa'))}")
+def _search(chance: random.Random) -> Visit:
+    return [Ask("GET", f"/search?q={chance.choice(('lamp', 'oak', 'chair', 'wool', 'clock', 'sofa'))}")]
 
 
-def _ship(chance: random.Random) -> Ask:
-    return Ask("GET", f"/shipping/{chance.choice(('DE', 'FR', 'NL', 'PL', 'DE', 'FR', 'DE', 'NO'))}")
+def _ship(chance: random.Random) -> Visit:
+    return [Ask("GET", f"/shipping/{chance.choice(('DE', 'FR', 'NL', 'PL', 'DE', 'FR', 'DE', 'NO'))}")]
 
 
-def _buy(chance: random.Random) -> Ask:
-    return Ask("POST", "/cart/items", {"product_id": chance.randint(1, 144), "quantity": chance.randint(1, 3)})
+def _fill(chance: random.Random) -> Visit:
+    return [Ask("POST", "/cart/items", {"product_id": chance.randint(1, 144), "quantity": chance.randint(1, 3)})]
 
 
-def _pay(chance: random.Random) -> Ask:
-    card = "4000000000000000" if chance.random() < 0.1 else "4242424242424242"  # one card in ten
-    return Ask("POST", "/checkout", {"card": card, "plan": chance.choice(("basic", "basic", "pro"))})
+def _buy(chance: random.Random) -> Visit:
+    """Fill the cart, then pay: one card in twelve is declined."""
+    card = "4000000000000000" if chance.random() < 1 / 12 else "4242424242424242"
+    return [*_fill(chance), Ask("POST", "/checkout", {"card": card, "plan": chance.choice(("basic", "basic", "pro"))})]
 
 
-ASKS: dict[Callable[[random.Random], Ask], int] = {
+VISITS: dict[Maker, int] = {
     _get("/"): 4,
     _get("/products"): 20,
     _get("/products/{product}"): 24,
@@ -84,21 +92,21 @@ ASKS: dict[Callable[[random.Random], Ask], int] = {
     _get("/products/{product}/similar"): 9,
     _search: 12,
     _get("/cart"): 7,
-    _buy: 8,
-    _pay: 5,
+    _fill: 3,
+    _buy: 5,
     _ship: 3,
     _get("/admin/orders.csv"): 1,
     _get("/products/9{product}00"): 1,
     _get("/wp-login.php"): 1,
 }
-"""What customers ask for, and how often."""
+"""What customers come for, and how often."""
 
 
-def asks(chance: random.Random) -> Iterator[Ask]:
-    """Yield requests without end: each kind once, so that even a short run has seen the whole shop, then by weight."""
-    yield from (make(chance) for make in ASKS)
+def visits(chance: random.Random) -> Iterator[Visit]:
+    """Yield visits without end: each kind once, so that even a short run has seen the whole shop, then by weight."""
+    yield from (make(chance) for make in VISITS)
     while True:
-        (make,) = chance.choices(list(ASKS), list(ASKS.values()))
+        (make,) = chance.choices(list(VISITS), list(VISITS.values()))
         yield make(chance)
 
 
@@ -112,20 +120,20 @@ class Customers:
         self._room = asyncio.Semaphore(AT_ONCE)
         self._latest: deque[float] = deque(maxlen=1000)
         self._began = self._last = time.perf_counter()
-        self._requests = self._last_requests = self._errors = self._lost = 0
+        self._requests = self._last_requests = self._failed = self._lost = self._broken = 0
 
     async def send(self, until: asyncio.Event) -> None:
         """Send requests until told to end, then wait for the answers that are under way."""
         due = time.perf_counter()
         async with asyncio.TaskGroup() as under_way:
-            for ask in asks(self._chance):
+            for visit in visits(self._chance):
                 # After a stall we go on from now: what was missed is not sent in a burst.
-                due = max(due + self._chance.expovariate(self._rate), time.perf_counter() - 0.1)
+                due = max(due + self._chance.expovariate(self._rate / len(visit)), time.perf_counter() - 0.1)
                 await asyncio.sleep(due - time.perf_counter())
                 await self._room.acquire()
                 if until.is_set():
                     break
-                under_way.create_task(self._send(ask, self._headers()))
+                under_way.create_task(self._visit(visit, self._headers()))
 
     def tally(self) -> Tally:
         """Return what was seen so far; the rate is that since the last call."""
@@ -134,11 +142,18 @@ class Customers:
         self._last, self._last_requests = now, self._requests
         ordered = sorted(self._latest) or [0.0]
         p95 = ordered[int(len(ordered) * 0.95)]
-        return Tally(self._requests, now - self._began, rate, p95, self._errors, self._lost)
+        return Tally(self._requests, now - self._began, rate, p95, self._failed, self._lost, self._broken)
 
     def _headers(self) -> dict[str, str]:
         number = self._chance.randrange(20)
         return {"X-User": f"user-{number}", "X-Tenant": ("north", "south", "east")[number % 3]}
+
+    async def _visit(self, visit: Visit, headers: dict[str, str]) -> None:
+        try:
+            for ask in visit:
+                await self._send(ask, headers)
+        finally:
+            self._room.release()
 
     async def _send(self, ask: Ask, headers: dict[str, str]) -> None:
         start = time.perf_counter()
@@ -148,16 +163,20 @@ class Customers:
             self._lost += 1
         else:
             self._requests += 1
-            self._errors += answer.status_code >= SERVER_ERROR
+            self._failed += answer.status_code >= SERVER_ERROR
             self._latest.append(time.perf_counter() - start)
-        finally:
-            self._room.release()
 
     async def _answer(self, ask: Ask, headers: dict[str, str]) -> httpx.Response:
-        """Send a request, and again if the connection turns out to be closed: uvicorn closes it after a crash."""
+        """Send a request, and a GET again if the connection broke: uvicorn closes it after a crash.
+
+        What changes something is not repeated: the shop may have done it.
+        """
         try:
             return await self._client.request(ask.method, ask.path, json=ask.json, headers=headers)
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            self._broken += 1
+            if ask.method != "GET":
+                raise
             return await self._client.request(ask.method, ask.path, json=ask.json, headers=headers)
 
 

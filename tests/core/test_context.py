@@ -536,13 +536,26 @@ def test_a_space_in_baggage_is_read_alike_by_all():
 
 
 def test_incoming_baggage_is_attached_for_the_request():
-    token = context.with_baggage(["a=1,b=2"])
+    above, token = context.arriving([(b"baggage", b"a=1,b=2"), (b"host", b"shop.example")])
+    assert above is None
     assert baggage.get_all() == {"a": "1", "b": "2"}
     context.leave(token)
     assert baggage.get_all() == {}
-    assert context.with_baggage([""]) is None
+    assert context.arriving([(b"baggage", b"")]) == (None, None)
 
 
 def test_the_context_of_an_incoming_request_is_read_at_once():
-    assert context.parent_from(f"00-{TRACE}-{PARENT}-01", ["foo=1", "bar=2"]) == (*IDS, 1, "foo=1,bar=2")
-    assert context.parent_from("garbage", ["foo=1"]) is None
+    traceparent = (b"traceparent", f"00-{TRACE}-{PARENT}-01".encode())
+    states = [(b"tracestate", b"foo=1"), (b"tracestate", b"bar=2")]
+    assert context.arriving([traceparent, *states]) == ((*IDS, 1, "foo=1,bar=2"), None)
+    assert context.arriving([(b"traceparent", b"garbage"), *states]) == (None, None)
+    assert context.arriving([traceparent, traceparent]) == (None, None)
+
+
+def test_another_propagator_reads_what_arrives_in_its_own_way():
+    composite = context.propagator(["tracecontext", "baggage"], lambda name: None)
+    headers = [(b"Traceparent", f"00-{TRACE}-{PARENT}-01".encode()), (b"baggage", b"a=1")]
+    above, token = context.arriving_by(composite, headers)
+    assert above == (*IDS, 1, "")
+    assert baggage.get_all() == {"a": "1"}
+    context.leave(token)

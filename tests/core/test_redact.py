@@ -306,7 +306,7 @@ def test_a_hostile_megabyte_takes_at_most_fifty_milliseconds(shape, emails):
     unit = HOSTILE[shape]
     line = (unit * (A_MEGABYTE // len(unit) + 1))[:A_MEGABYTE]
     lines = [line, line + " token=x", "token " + line]
-    took = min(max(_milliseconds(Redactor(emails=emails).text, line) for line in lines) for _ in range(2))
+    took = min(max(_milliseconds(Redactor(emails=emails).text, line) for line in lines) for _ in range(4))
     print(f"{shape}, emails={emails}: {took:.1f} ms")
     assert took <= 50
 

@@ -1,4 +1,5 @@
 import io
+import logging
 import math
 import os
 import re
@@ -14,9 +15,11 @@ import httpx
 import psutil
 import pytest
 
-from examples.shop import report
+from examples.shop import page, report
 from examples.shop.options import parse
+from examples.shop.service import Brief
 from examples.shop.terminal import WIDTH, Terminal
+from examples.shop.traffic import Tally
 from tests.servers import until
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +98,26 @@ def test_every_request_that_was_sent_is_counted_once(finished):
 
 
 def test_nothing_is_dropped(finished):
-    assert re.search(r"^dropped +0 records", finished.printed(), re.MULTILINE)
+    assert re.search(r"^dropped +0 of [1-9][\d,]* spans and [1-9][\d,]* log records$", finished.printed(), re.MULTILINE)
+
+
+def test_a_slow_request_is_shown_with_its_trace(finished):
+    name, took = re.search(
+        r"^slow +(.+) took ([\d.]+) ms   trace [0-9a-f]{32} ", finished.printed(), re.MULTILINE
+    ).groups()
+    assert name in ROUTES
+    assert float(took) > 5
+
+
+def test_most_checkouts_succeed(finished):
+    count, refused, failed = rows(finished.printed())["POST /checkout"]
+    assert int(refused.replace("·", "0")) <= count / 5
+    assert failed == "·"
+
+
+def test_the_last_line_of_progress_counts_every_request(finished):
+    *_, progress = re.findall(r"^\d\d:\d\d +([\d,]+) requests .*", finished.printed(), re.MULTILINE)
+    assert re.search(rf"^all +{progress} ", finished.printed(), re.MULTILINE)
 
 
 def test_the_failures_of_the_shop_are_named_by_type(finished):
@@ -126,8 +148,7 @@ def test_the_addresses_answer_while_it_runs_and_ctrl_c_ends_everything_with_the_
     with shop(tmp_path, "--rate", "60") as run:
         children = run.until_traffic_flows()
         assert len(children) == 3
-        page = report.read(httpx.get(f"{run.address()}/metrics").text)
-        assert page.requests > 0
+        assert page.read(httpx.get(f"{run.address()}/metrics", headers=page.ACCEPT).text).requests > 0
         assert httpx.get(f"{run.address()}/docs").status_code == 200
         run.process.send_signal(signal.SIGINT)
         assert run.wait() == 0
@@ -187,13 +208,102 @@ def test_a_bad_option_is_refused_with_its_limits(arguments, capsys):
     ],
 )
 def test_a_quantile_lies_evenly_between_the_bounds_of_its_bucket(q, expected):
-    sign, value = report.quantile(q, {0.01: 4, 0.02: 12, math.inf: 16})
+    sign, value = page.quantile(q, {0.01: 4, 0.02: 12, math.inf: 16})
     assert (sign, value) == (expected[0], pytest.approx(expected[1]))
 
 
 def test_a_quantile_of_nothing_is_not_a_number():
-    assert math.isnan(report.quantile(0.5, {})[1])
-    assert math.isnan(report.quantile(0.5, {1.0: 0, math.inf: 0})[1])
+    assert math.isnan(page.quantile(0.5, {})[1])
+    assert math.isnan(page.quantile(0.5, {1.0: 0, math.inf: 0})[1])
+
+
+@pytest.mark.parametrize(
+    ("sign", "seconds", "text"),
+    [("", 0.0049, "4.9"), ("", 0.00996, "10"), ("", 0.6088, "609"), ("<", 0.005, "< 5"), ("", math.nan, "–")],
+)
+def test_a_time_has_no_more_digits_than_a_histogram_can_give(sign, seconds, text):
+    assert report.milliseconds(sign, seconds) == text
+
+
+LABELS = 'http_request_method="GET",http_response_status_code="200",http_route="/a"'
+PAGE = f"""\
+# TYPE http_server_request_duration_seconds histogram
+http_server_request_duration_seconds_bucket{{{LABELS},le="0.1"}} 19
+http_server_request_duration_seconds_bucket{{{LABELS},le="+Inf"}} 19
+http_server_request_duration_seconds_sum{{{LABELS}}} 0.38
+http_server_request_duration_seconds_count{{{LABELS}}} 19
+# TYPE insitu_records counter
+insitu_records_total{{signal="traces"}} 40
+insitu_records_total{{signal="logs"}} 5
+# TYPE insitu_log_records counter
+insitu_log_records_total{{level="info"}} 4
+insitu_log_records_total{{level="error"}} 1
+# TYPE insitu_cpu_seconds counter
+insitu_cpu_seconds_total{{part="worker"}} 0.3
+insitu_cpu_seconds_total{{part="request"}} 0.1
+"""
+
+
+def rendered(more="", requests=19, broken=0):
+    tally = Tally(requests, seconds=1.0, rate=19.0, p95=0.1, failed=0, lost=0, broken=broken)
+    seen = page.read(PAGE + more + "# EOF\n")
+    return "\n".join(report.render(seen, tally, lambda text, *_: text))
+
+
+def test_a_quantile_of_few_requests_is_not_shown():
+    assert re.search(r"^GET   /a +19 +19\.0 +20 +< 100 +– +– ", rendered(), re.MULTILINE)
+
+
+def test_log_records_are_listed_by_severity():
+    assert re.search(r"^logs +error 1   info 4$", rendered(), re.MULTILINE)
+
+
+def test_the_parts_of_the_cost_are_in_plain_words_and_in_one_order():
+    assert re.findall(r"^  ([a-z ]+?)  ", rendered(), re.MULTILINE) == [
+        "in the requests",
+        "counting and cleaning",
+        "all",
+    ]
+
+
+def test_without_an_exporter_nothing_is_said_of_one():
+    assert "exported" not in rendered()
+
+
+QUEUES = '# TYPE insitu_queue_size_bytes gauge\ninsitu_queue_size_bytes{queue="worker"} 0\n'
+OTLP = QUEUES + 'insitu_queue_size_bytes{queue="otlp"} 9\n'
+
+
+def test_a_collector_that_took_nothing_is_asked_after():
+    text = "otlp 0 of 40 spans, 0 of 5 log records, 45 waiting   ✗ does anybody listen?"
+    assert re.search(rf"^exported +{re.escape(text)}$", rendered(OTLP), re.MULTILINE)
+
+
+def test_what_a_collector_took_is_counted_by_signal():
+    sent = '# TYPE insitu_exported_records counter\ninsitu_exported_records_total{exporter="otlp",signal="traces"} 30\n'
+    lost = """\
+# TYPE insitu_dropped_records counter
+insitu_dropped_records_total{exporter="otlp",signal="logs",reason="rejected"} 5
+insitu_dropped_records_total{exporter="otlp",signal="traces",reason="rejected"} 2
+"""
+    text = "otlp 30 of 40 spans, 0 of 5 log records, 8 waiting, 7 dropped"
+    assert re.search(rf"^exported +{text}$", rendered(OTLP + sent + lost), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("sent", "broken", "verdict"),
+    [(19, 0, "✓ the same"), (18, 1, "✓ +1 (a connection broke)"), (18, 0, "✗ +1"), (20, 1, "✗ -1")],
+)
+def test_a_difference_between_sent_and_measured_is_explained_by_broken_connections_only(sent, broken, verdict):
+    assert rendered(requests=sent, broken=broken).count(f"{sent} sent, 19 measured   {verdict}\n") == 1
+
+
+def test_a_logged_exception_takes_one_line():
+    try:
+        raise KeyError("NO")
+    except KeyError:
+        record = logging.LogRecord("shop", logging.ERROR, __file__, 1, "failed", None, sys.exc_info())
+    assert re.fullmatch(r"failed\nKeyError: 'NO' \(test_shop\.py, line \d+\)", Brief().format(record))
 
 
 class Screen(io.StringIO):
