@@ -123,8 +123,7 @@ def _slow(page: Page, paint: Paint) -> Iterable[tuple[str, str]]:
     found = [(route.slow, f"{method} {path}") for (method, path), route in page.routes.items() if route.slow]
     if found:
         (seconds, trace), name = max(found)
-        text = f"{name} took {milliseconds('', seconds)} ms   trace {paint(trace, 'cyan')}"
-        yield "slow", f"{text} {paint('(an exemplar on /metrics)', 'dim')}"
+        yield "slow", f"{name} took {milliseconds('', seconds)} ms   trace {paint(trace, 'cyan')}"
 
 
 def _delivery(exporter: str, page: Page, paint: Paint) -> str:
@@ -152,5 +151,5 @@ def _cost(page: Page, elapsed: float, paint: Paint) -> Iterator[str]:
     for name, seconds in [*((name, page.cpu[part]) for part, name in names.items()), ("all", total)]:
         line = f"  {name:<38}{seconds / requests * 1e6:>16.1f}{seconds / elapsed * 100:>16.2f}"
         yield paint(line, "cyan") if name == "all" else line
-    rate = f"at {requests / elapsed:.0f} requests a second"
-    yield paint(f"Dearest case: {rate} the CPU sleeps in between (cold caches). Under load: nox -s bench", "dim")
+    rate = f"At {requests / elapsed:.0f} requests a second"
+    yield paint(f"{rate} the CPU naps, caches go cold: the dearest case. Under load: nox -s bench", "dim")

@@ -2,8 +2,8 @@ import threading
 import time
 
 from insitu.core.budget import PREEMPTED, Meter
-from insitu.core.records import METERED
 from insitu.core.clock import SYSTEM
+from insitu.core.records import METERED
 from insitu.core.threads import Background
 from insitu.testing import FakeClock
 from tests.servers import until
