@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.samples import Exemplar
 
 ACCEPT = {"Accept": "application/openmetrics-text"}
 """The header that asks for OpenMetrics, the format that has exemplars."""
@@ -81,7 +82,7 @@ def read(text: str) -> Page:
     """Read a page in the OpenMetrics format."""
     samples = [
         Sample(sample.name, sample.labels, sample.value, _exemplar(sample.exemplar))
-        for family in text_string_to_metric_families(text)
+        for family in text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
         for sample in family.samples
     ]
 
@@ -110,9 +111,8 @@ def read(text: str) -> Page:
     )
 
 
-def _exemplar(given: object) -> tuple[float, str] | None:
-    labels = getattr(given, "labels", {})
-    return (given.value, labels["trace_id"]) if "trace_id" in labels else None  # type: ignore[attr-defined]
+def _exemplar(given: Exemplar | None) -> tuple[float, str] | None:
+    return (given.value, given.labels["trace_id"]) if given and "trace_id" in given.labels else None
 
 
 def _routes(samples: Iterable[Sample]) -> dict[tuple[str, str], Route]:

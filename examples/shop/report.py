@@ -50,7 +50,7 @@ def _table(page: Page, elapsed: float, paint: Paint) -> Iterator[str]:
         everything.add(route)
     yield rule
     yield _route_row("all", everything, elapsed, paint)
-    yield paint("Times as the shop measures them; the customers' p95 above also has the way there and back.", "dim")
+    yield paint("Times are the shop's; the way there and back and the wait for a turn come on top.", "dim")
 
 
 def _row(name: str, *cells: str) -> str:
@@ -127,9 +127,9 @@ def _slow(page: Page, paint: Paint) -> Iterable[tuple[str, str]]:
 
 
 def _delivery(exporter: str, page: Page, paint: Paint) -> str:
-    """Say how much of what this exporter takes has arrived; before anything has, that is taken to be everything."""
+    """Say how much of what this exporter takes has arrived."""
     sent, lost = page.exported[exporter], page.lost[exporter]
-    signals = [signal for signal in SIGNALS if signal in sent or signal in lost] or list(SIGNALS)
+    signals = ("logs",) if exporter == "log_output" else tuple(SIGNALS)
     arrived = ", ".join(f"{sent.get(each, 0):,} of {page.records.get(each, 0):,} {SIGNALS[each]}" for each in signals)
     gone = sum(lost.get(signal, 0) for signal in signals)
     waiting = sum(page.records.get(signal, 0) - sent.get(signal, 0) for signal in signals) - gone

@@ -290,6 +290,13 @@ insitu_dropped_records_total{exporter="otlp",signal="traces",reason="rejected"} 
     assert re.search(rf"^exported +{text}$", rendered(OTLP + sent + lost), re.MULTILINE)
 
 
+def test_an_exporter_of_logs_alone_is_not_held_to_spans():
+    queue = QUEUES + 'insitu_queue_size_bytes{queue="log_output"} 0\n'
+    sent = 'insitu_exported_records_total{exporter="log_output",signal="logs"} 5\n'
+    text = rendered(f"{queue}# TYPE insitu_exported_records counter\n{sent}")
+    assert re.search(r"^exported +log_output 5 of 5 log records$", text, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     ("sent", "broken", "verdict"),
     [(19, 0, "✓ the same"), (18, 1, "✓ +1 (a connection broke)"), (18, 0, "✗ +1"), (20, 1, "✗ -1")],
