@@ -103,7 +103,7 @@ def test_nothing_is_dropped(finished):
 
 def test_a_slow_request_is_shown_with_its_trace(finished):
     name, took = re.search(
-        r"^slow +(.+) took ([\d.]+) ms   trace [0-9a-f]{32} ", finished.printed(), re.MULTILINE
+        r"^slow +(.+) took ([\d.]+) ms   trace [0-9a-f]{32}", finished.printed(), re.MULTILINE
     ).groups()
     assert name in ROUTES
     assert float(took) > 5
