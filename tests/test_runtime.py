@@ -1,5 +1,6 @@
 """The assembler: init and shutdown, providers, exporters, samplers, propagators, log output, and what a start costs."""
 
+import asyncio
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import pytest
 from opentelemetry import trace as otel_trace
@@ -504,3 +506,27 @@ def test_many_threads_may_call_init_at_once(monkeypatch, tmp_path):
     for thread in threads:
         thread.join()
     assert len(started) == 1
+
+
+def test_a_blocked_event_loop_is_reported_with_who_blocked_it():
+    def report():
+        time.sleep(1.2)
+
+    def told(recorded):
+        return [log for log in recorded.logs if "event loop blocked" in log.body]
+
+    async def serve(recorded):
+        recorded.runtime.resources.attach_loop()
+        insitu.log.info("the worker runs from here on")
+        await asyncio.sleep(0.05)
+        report()
+        async with asyncio.timeout(10):
+            while not told(recorded):
+                await asyncio.sleep(0.05)
+
+    with recording(threads=True) as recorded:
+        asyncio.run(serve(recorded))
+        found = told(recorded)[0]
+        print(found.body)
+        assert found.body.endswith("in test_a_blocked_event_loop_is_reported_with_who_blocked_it.<locals>.report")
+        assert found.attributes["insitu.blocked"] > 0.1

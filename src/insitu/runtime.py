@@ -23,14 +23,15 @@ from insitu.config import W3C, Options, read
 from insitu.core import clock as clocks
 from insitu.core import context, guard, values
 from insitu.core.budget import Meter
+from insitu.core.cleaning import Cleaner
 from insitu.core.pipeline import EXIT_SECONDS, Pipeline
 from insitu.core.ports import ExporterContext
-from insitu.core.records import ErrorRecord, Family, LocalTrace, LogRecord, Resource
+from insitu.core.records import LOG_BYTES, Family, LocalTrace, LogRecord, Resource
 from insitu.core.redact import Redactor
 from insitu.core.sender import Sender
-from insitu.signals import tracing
+from insitu.signals import event_loop, tracing
 from insitu.signals.errors import errors
-from insitu.signals.logs import LoggerProvider, logs
+from insitu.signals.logs import WARN, LoggerProvider, logs
 from insitu.signals.meter import MeterProvider
 from insitu.signals.metrics import registry
 from insitu.signals.requests import Requests
@@ -42,9 +43,12 @@ if TYPE_CHECKING:
 
     from insitu.core.clock import Clock
     from insitu.core.ports import Exporter
-    from insitu.core.records import Frame, Record, SpanRecord
+    from insitu.core.records import Frame, Record
 
 T = TypeVar("T")
+
+WATCH_SECONDS: Final = 0.25
+"""How often the worker looks whether an event loop is overdue; it wakes twice a second at least."""
 
 STANDARD_VARIABLES: Final = {
     "otlp": (
@@ -66,9 +70,6 @@ LATE: Final = {
     "api": "insitu.web.api",
 }
 """Rooms loaded when they are first needed: sixty small modules cost 125 ms."""
-
-
-_ADDRESSES: Final = ("url.query", "url.full")
 
 
 def _late(name: str) -> Any:
@@ -99,11 +100,12 @@ class Runtime:
         )
         self.resource = self._resource()
         self.pipeline = Pipeline(
-            clock, self.meter, count=self._count, keep=_is_kept, redact=self._redact, threads=threads
+            clock, self.meter, count=self._count, keep=_is_kept, redact=Cleaner(self.redactor).clean, threads=threads
         )
         self.resources = Resources(clock, self._blocked)
         self.pipeline.forked.append(self._forked)
         self.pipeline.every(1.0, self.resources.sample, "resources")
+        self.pipeline.every(WATCH_SECONDS, self.resources.watch, "event_loop")
         self._api: Any = None
 
     def start(self) -> None:
@@ -187,47 +189,6 @@ class Runtime:
         if messages:
             logs.count(messages)
 
-    def _redact(self, record: Record) -> None:
-        clean = self.redactor
-        if isinstance(record, LocalTrace):
-            for span in record.spans:
-                self._redact_span(span)
-            for error in (record.errors or {}).values():
-                self._redact_error(error)
-            return
-        if record.attributes:
-            record.attributes = clean.attributes(record.attributes)
-        if isinstance(record, ErrorRecord):
-            self._redact_error(record)
-        else:
-            record.body = clean.text(record.body) if isinstance(record.body, str) else clean.value("body", record.body)
-            if record.error is not None:
-                self._redact_error(record.error)
-
-    def _redact_span(self, span: SpanRecord) -> None:
-        clean = self.redactor
-        own = clean.attributes(span.settle())
-        for key in _ADDRESSES:
-            if key in own and "%" in (address := str(own[key])):  # an encoded name of a parameter hides from `text`
-                own = {**own, key: clean.url(address)}
-        span.own = own  # type: ignore[assignment]
-        span.name = clean.text(span.name)
-        if span.status_text:
-            span.status_text = clean.text(span.status_text)
-        for event in span.events or ():
-            event.name, event.attributes = clean.text(event.name), clean.attributes(event.attributes)  # type: ignore[assignment]
-            if event.error is not None:
-                self._redact_error(event.error)
-        for link in span.links or ():
-            link.attributes.update(clean.attributes(link.attributes))
-
-    def _redact_error(self, error: ErrorRecord) -> None:
-        error.message = self.redactor.text(error.message)
-        if error.attributes:
-            error.attributes = self.redactor.attributes(error.attributes)
-        for linked in error.chain:
-            self._redact_error(linked)
-
     def collect(self) -> Iterable[Family]:
         """Return every metric of this process, for /metrics and for exporters."""
         now = self.clock.wall()
@@ -248,11 +209,9 @@ class Runtime:
                 yield family
 
     def _blocked(self, seconds: float, frames: Sequence[Frame]) -> None:
-        where = f" by {frames[-1].code.co_filename}:{frames[-1].line} in {frames[-1].code.co_name}" if frames else ""
-        text = f"event loop blocked for {seconds * 1000:.0f} ms{where}"
-        self.pipeline.put(
-            LogRecord(self.clock.wall(), 13, "WARNING", "insitu.event_loop", text, {"insitu.blocked": seconds}), 1_000
-        )
+        text = event_loop.describe(seconds, tuple(frames))
+        record = LogRecord(self.clock.wall(), WARN, "WARNING", "insitu.event_loop", text, {"insitu.blocked": seconds})
+        self.pipeline.put(record, LOG_BYTES + len(text))
 
     def _forked(self) -> None:
         self.resource = self._resource()

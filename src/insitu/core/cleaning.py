@@ -1,0 +1,74 @@
+"""Every text of a record through the redactor, in place, before anything keeps or exports it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from insitu.core.records import ErrorRecord, LocalTrace, LogRecord
+
+if TYPE_CHECKING:
+    from insitu.core.records import Record, SpanEvent, SpanRecord
+    from insitu.core.redact import Redactor
+
+_ADDRESSES: Final = ("url.query", "url.full")
+
+
+class Cleaner:
+    """Knows where a record has texts.
+
+    Args:
+        redactor: knows what a secret is.
+
+    """
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+
+    def clean(self, record: Record) -> None:
+        """Take the secrets out of a record."""
+        if isinstance(record, LocalTrace):
+            for span in record.spans:
+                self._span(span)
+            for error in (record.errors or {}).values():
+                self._error(error)
+        elif isinstance(record, LogRecord):
+            self._log(record)
+        else:
+            self._error(record)
+
+    def _span(self, span: SpanRecord) -> None:
+        redactor = self._redactor
+        own = redactor.attributes(span.settle())
+        for key in _ADDRESSES:
+            if key in own and "%" in (address := str(own[key])):  # an encoded name of a parameter hides from `text`
+                own = {**own, key: redactor.url(address)}
+        span.own = own  # type: ignore[assignment]
+        span.name = redactor.text(span.name)
+        if span.status_text:
+            span.status_text = redactor.text(span.status_text)
+        for event in span.events or ():
+            self._event(event)
+        for link in span.links or ():
+            link.attributes.update(redactor.attributes(link.attributes))
+
+    def _event(self, event: SpanEvent) -> None:
+        event.name = self._redactor.text(event.name)
+        event.attributes = self._redactor.attributes(event.attributes)  # type: ignore[assignment]
+        if event.error is not None:
+            self._error(event.error)
+
+    def _log(self, record: LogRecord) -> None:
+        redactor = self._redactor
+        if record.attributes:
+            record.attributes = redactor.attributes(record.attributes)  # type: ignore[assignment]
+        text = isinstance(record.body, str)
+        record.body = redactor.text(record.body) if text else redactor.value("body", record.body)
+        if record.error is not None:
+            self._error(record.error)
+
+    def _error(self, error: ErrorRecord) -> None:
+        error.message = self._redactor.text(error.message)
+        if error.attributes:
+            error.attributes = self._redactor.attributes(error.attributes)
+        for linked in error.chain:
+            self._error(linked)
