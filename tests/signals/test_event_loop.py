@@ -72,7 +72,7 @@ def run(main, factory=asyncio.SelectorEventLoop):
 
 async def until(condition):
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 what is waited for happens on other threads
+        while not condition():
             await asyncio.sleep(0.005)
 
 

@@ -295,7 +295,7 @@ def test_a_blocked_loop_is_reported_through_the_one_entry(later):
         await asyncio.sleep(0)
         burn(0.3)
         async with asyncio.timeout(10):
-            while not reports:  # noqa: ASYNC110 the worker reports
+            while not reports:
                 await asyncio.sleep(0.01)
 
     asyncio.run(main())
