@@ -78,8 +78,8 @@ def _failure(row: Row, failures: dict[str, str]) -> str:
 
 
 def _still_failing(results: Iterable[Result]) -> list[Result]:
-    """Measure what is over budget again; return what is so in two of three runs. Rows that are open only inform."""
-    suspects = {result.row: 1 for result in results if not result.passes and not result.row.open}
+    """Measure what is over budget again; return what is so in two of three runs."""
+    suspects = {result.row: 1 for result in results if not result.passes}
     last = {result.row: result for result in results}
     for _ in range(RUNS - 1):
         again = [row for row, failed in suspects.items() if failed == 1]

@@ -48,6 +48,8 @@ def _amount(value: float, unit: str) -> str:
 def _ratio(ours: float, baseline: float) -> str:
     if ours <= 0:
         return "0"
+    if not baseline:
+        return ""
     return f"1/{baseline / ours:.1f}" if ours < baseline else f"{ours / baseline:.1f}"
 
 

@@ -1,13 +1,15 @@
 """The longest time that a request waits for insitu's worker, in milliseconds, while that drains 2,500 rich requests.
 
 Each has seven spans and two log records, so that all of them just fit into the queue, and is redacted and encoded for
-OTLP. Meanwhile an application without insitu answers one request after the other in the main thread: what its slowest
-request takes beyond its median is the stall.
+OTLP. Meanwhile the application answers plain requests, one after the other and without a pause, in the main thread:
+what its slowest request takes beyond its median is the stall. The pauses of Python's garbage collector are taken off
+(`garbage` has them): they come with or without a drain, and grow with the application's own heap.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import statistics
 import time
 from typing import TYPE_CHECKING
@@ -17,13 +19,15 @@ from starlette.middleware.base import RequestResponseEndpoint
 
 import insitu
 from benchmarks import ours, timing
-from benchmarks.application import Driver, Unchecked, make
+from benchmarks.application import Driver, make
 from insitu import runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 RICH = 2_500
+PLAIN = 10_000
+"""Requests that are answered while those drain, about."""
 SPANS = 6
 LOGS = 2
 
@@ -31,29 +35,29 @@ LOGS = 2
 def insitu_drain() -> timing.Round:
     """Requests while the worker drains."""
     ours.start_exporting()
-    driver = Driver(make(Unchecked))  # or FastAPI itself would trace it: insitu is the provider
-    rich = Driver(insitu.instrument(_rich()))
+    driver, rich = Driver(insitu.instrument(make())), Driver(insitu.instrument(_rich()))
 
-    def run(effort: float) -> float:
+    def run(effort: float) -> dict[str, float]:
         pipeline = runtime.current().pipeline
         ours.flush()
         with pipeline._draining:  # the worker begins when all of them wait
             rich.run(timing.scaled(RICH, effort))
+        drained = pipeline.produced["traces"] + timing.scaled(RICH, effort) * (SPANS + 1)
         pipeline.worker.wake()
-        stall = driver.loop.run_until_complete(_longest(driver, lambda: pipeline._held == 0))
+        stalls = driver.loop.run_until_complete(_longest(driver, lambda: pipeline.produced["traces"] >= drained))
         ours.flush()
-        return stall
+        return stalls
 
     return run
 
 
 def bare() -> timing.Round:
-    """The same requests, for half a second, where nothing drains: what the machine itself does to them."""
-    driver = Driver(make(Unchecked))
+    """About as many of the same requests where nothing drains: what the machine itself does to them."""
+    driver = Driver(make())
 
-    def run(effort: float) -> float:
-        ends = time.perf_counter() + 0.5 * effort
-        return driver.loop.run_until_complete(_longest(driver, lambda: time.perf_counter() > ends))
+    def run(effort: float) -> dict[str, float]:
+        left = iter(range(timing.scaled(PLAIN, effort)))
+        return driver.loop.run_until_complete(_longest(driver, lambda: next(left, None) is None))
 
     return run
 
@@ -75,11 +79,34 @@ def _rich() -> FastAPI:
     return app
 
 
-async def _longest(driver: Driver, over: Callable[[], bool]) -> float:
+class _Collector:
+    """The time that Python's garbage collector has taken, in seconds."""
+
+    def __init__(self) -> None:
+        self.spent = 0.0
+        self._began = 0.0
+
+    def __call__(self, phase: str, _: object) -> None:
+        if phase == "start":
+            self._began = time.perf_counter()
+        else:
+            self.spent += time.perf_counter() - self._began
+
+
+async def _longest(driver: Driver, over: Callable[[], bool]) -> dict[str, float]:
     took: list[float] = []
+    garbage: list[float] = []
+    collector = _Collector()
+    gc.callbacks.append(collector)
     while not over():
         await asyncio.sleep(0)  # a server looks at its sockets between two requests
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), collector.spent
         await driver.request()
-        took.append(time.perf_counter() - began)
-    return (max(took) - statistics.median(took)) * 1000 if took else 0.0
+        garbage.append(collector.spent - spent)
+        took.append(time.perf_counter() - began - garbage[-1])
+    gc.callbacks.remove(collector)
+    return {
+        "stall": (max(took) - statistics.median(took)) * 1000 if took else 0.0,
+        "garbage": max(garbage, default=0.0) * 1000,
+        "median": statistics.median(took or [0.0]) * 1000,
+    }

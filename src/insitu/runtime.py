@@ -100,7 +100,7 @@ class Runtime:
         )
         self.resource = self._resource()
         self.pipeline = Pipeline(
-            clock, self.meter, count=self._count, keep=_is_kept, redact=Cleaner(self.redactor).clean, threads=threads
+            clock, self.meter, count=self._count, keep=_kept, redact=Cleaner(self.redactor).clean, threads=threads
         )
         self.resources = Resources(clock, self._blocked)
         self.pipeline.forked.append(self._forked)
@@ -287,8 +287,8 @@ class Runtime:
         return running.collect()
 
 
-def _is_kept(record: Record) -> bool:
-    return not isinstance(record, LocalTrace) or record.sampled
+def _kept(records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if type(record) is not LocalTrace or record.sampled]
 
 
 def _sampler(options: Options) -> Sampler:

@@ -51,7 +51,7 @@ class Counting:
 def make():
     made = []
 
-    def pipeline(*, clock=SYSTEM, keep=lambda _record: True, redact=lambda _record: None, count=None, **options):
+    def pipeline(*, clock=SYSTEM, keep=list, redact=lambda _record: None, count=None, **options):
         count = count or Counting()
         each = Pipeline(clock, Meter(clock), count=count, keep=keep, redact=redact, **{"threads": False, **options})
         each.counting = count
@@ -88,7 +88,7 @@ def test_a_record_is_counted_redacted_and_handed_on_in_order(make):
 
 
 def test_what_is_not_kept_is_counted_all_the_same(make):
-    pipeline = make(keep=lambda record: record.body % 2)
+    pipeline = make(keep=lambda records: [record for record in records if record.body % 2])
     for number in range(10):
         pipeline.put(log(number), 100)
     pipeline.drain(5.0)
@@ -286,6 +286,23 @@ def test_jobs_run_at_their_intervals(make):
         clock.advance(0.5)
         pipeline.run_jobs()
     assert ran == {"second": 21, "ten": 3}
+
+
+def test_a_job_may_have_steps_and_the_worker_goes_through_all_of_them(make):
+    pipeline = make(threads=True)
+    ran = []
+
+    def steps():
+        for step in range(3):
+            ran.append(step)
+            yield
+        raise ValueError
+
+    pipeline.every(60.0, steps, "steps")
+    pipeline.every(60.0, lambda: ran.append("next"), "next")
+    pipeline.put(log("a"), 100)
+    until(lambda: ran == [0, 1, 2, "next"])
+    assert guard.counts == {"steps": 1}
 
 
 @pytest.mark.parametrize("error", [ValueError(), SystemExit()], ids=repr)
@@ -545,7 +562,7 @@ def test_a_pipeline_closed_during_a_fork_is_not_left_locked(make):
 
 
 def test_a_pipeline_that_is_gone_is_forgotten():
-    pipeline = Pipeline(SYSTEM, Meter(SYSTEM), count=list, keep=bool, redact=str)
+    pipeline = Pipeline(SYSTEM, Meter(SYSTEM), count=list, keep=list, redact=str)
     pipeline.close(0.1)
     gone = Counter(type(each).__name__ for each in gc.get_referrers(pipeline))
     assert "WeakSet" not in gone

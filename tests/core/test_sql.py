@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from insitu.core.sql import INPUT_LIMIT, OUTPUT_LIMIT, SUMMARY_LIMIT, UNKNOWN, _cached, operation, sanitize, summary
+from insitu.core.sql import (
+    INPUT_LIMIT,
+    OUTPUT_LIMIT,
+    SUMMARY_LIMIT,
+    TOKEN_LIMIT,
+    UNKNOWN,
+    _cached,
+    operation,
+    sanitize,
+    summary,
+)
 
 NORMAL = [  # statement, its text without values, its summary
     ("SELECT 1", "SELECT ?", "SELECT"),
@@ -369,6 +379,11 @@ def test_output_and_summary_are_bounded():
     many = "SELECT * FROM " + ", ".join(f"table_number_{n}" for n in range(100))
     assert len(summary(many)) <= SUMMARY_LIMIT
     assert summary(many).rsplit(" ", 1)[1] in many
+
+
+def test_a_statement_of_too_many_tokens_is_cut_between_two_of_them():
+    assert sanitize("SELECT " + "a." * (TOKEN_LIMIT // 2)).endswith("a.a…")
+    assert sanitize(f"SELECT b FROM t WHERE c IN ({','.join(['?'] * 1_000)})") == "SELECT b FROM t WHERE c IN (?)"
 
 
 def test_a_statement_beyond_the_limit_is_cut_before_its_open_literal():

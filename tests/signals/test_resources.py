@@ -76,11 +76,11 @@ def test_there_is_nothing_before_the_first_sample(resources):
 
 @linux
 def test_the_process_and_its_host_are_measured(resources, later):
-    resources.sample()
+    list(resources.sample())
     burn(0.1)
     later.ahead += 60
     for _ in resources.groups:
-        resources.sample()
+        list(resources.sample())
     found = values(resources)
     own = psutil.Process()
     assert found["process.cpu.time", "user"] == pytest.approx(own.cpu_times().user, abs=1)
@@ -110,7 +110,7 @@ def test_the_process_and_its_host_are_measured(resources, later):
 @linux
 def test_everything_read_is_plain_and_stamped_with_its_time(resources):
     before = time.time_ns()
-    resources.sample()
+    list(resources.sample())
     names = [family.name for family in resources.collect()]
     assert len(names) == len(set(names)) > 20
     for family in resources.collect():
@@ -133,7 +133,7 @@ def test_each_group_keeps_its_interval_and_after_the_first_time_only_one_is_read
             getattr(module, name), "sample", lambda _, time, name=name: reads[name].append(second) or []
         )
     for second in range(121):  # noqa: B007 the groups note it
-        resources.sample()
+        list(resources.sample())
         later.ahead += 1
     for name, interval in intervals.items():
         gaps = [after - before for before, after in itertools.pairwise(reads[name])]
@@ -145,12 +145,12 @@ def test_each_group_keeps_its_interval_and_after_the_first_time_only_one_is_read
 
 @linux
 def test_between_samples_the_last_one_stands_and_the_system_is_left_alone(resources, later, monkeypatch):
-    resources.sample()
+    list(resources.sample())
     first = values(resources)
     monkeypatch.setattr(psutil, "_psplatform", None)
-    resources.sample()
+    list(resources.sample())
     later.ahead += 3
-    resources.sample()
+    list(resources.sample())
     assert values(resources) == first
 
 
@@ -165,7 +165,7 @@ def test_what_cannot_be_read_is_left_out_and_nothing_else(resources, monkeypatch
     monkeypatch.setattr(psutil.Process, "io_counters", refuse)
     monkeypatch.setattr(psutil.Process, "num_fds", refuse)
     monkeypatch.setattr(psutil, "swap_memory", refuse)
-    resources.sample()
+    list(resources.sample())
     names = {family.name for family in resources.collect()}
     assert not names & {"process.disk.io", "process.unix.file_descriptor.count", "system.paging.usage"}
     assert {"process.cpu.time", "process.uptime", "system.memory.usage", "system.network.io"} <= names
@@ -176,7 +176,7 @@ def test_a_group_that_fails_as_a_whole_costs_no_other(resources, monkeypatch, sw
         raise ValueError("no host")
 
     monkeypatch.setattr(resources.groups[2], "make", refuse)
-    resources.sample()
+    list(resources.sample())
     assert [str(error) for error in swallowed] == ["no host"]
     swallowed.clear()
     assert {family.name for family in resources.collect()} >= {"process.cpu.time", "insitu.gc.pause"}
@@ -191,7 +191,7 @@ def test_memory_states_add_up_on_systems_that_know_fewer_of_them(monkeypatch):
 def test_a_machine_without_disks_or_swap_has_no_metrics_of_them(resources, monkeypatch):
     monkeypatch.setattr(psutil, "disk_io_counters", lambda **_: None)
     monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(total=0, used=0, free=0))
-    resources.sample()
+    list(resources.sample())
     names = {family.name for family in resources.collect()}
     assert not names & {"system.disk.io", "system.paging.usage", "system.paging.utilization"}
 
@@ -254,11 +254,11 @@ import os, sys, threading
 from insitu.core.clock import SYSTEM
 from insitu.signals.resources import Resources
 resources = Resources(SYSTEM, print)
-resources.sample()
+list(resources.sample())
 if (child := os.fork()) == 0:
     resources.reset()
     empty = list(resources.collect())
-    resources.sample()
+    list(resources.sample())
     uptime = next(f.points[0].value for f in resources.collect() if f.name == "process.uptime")
     os._exit(0 if empty == [] and resources.groups[0].group.process.pid == os.getpid() and uptime < 20 else 1)
 print(os.waitpid(child, 0)[1])
@@ -279,12 +279,12 @@ def test_a_blocked_loop_is_reported_through_the_one_entry(later):
     reports = []
     made = Resources(SYSTEM, lambda seconds, frames: reports.append((seconds, frames[-1].code.co_name)))
     made.loops.beat = int(0.02 * 1e9)
-    made.sample()
+    list(made.sample())
     stop = threading.Event()
 
     def work():
         while not stop.wait(0.02):
-            made.sample()
+            list(made.sample())
             made.watch()
 
     worker = threading.Thread(target=work)
@@ -316,7 +316,7 @@ def cost(call, rounds=50):
 
 def test_a_sample_of_the_process_takes_no_longer_than_a_millisecond(later):
     group = ProcessGroup(later.clock)
-    took = cost(lambda: group.sample(1))
+    took = cost(lambda: list(group.sample(1)))
     print(f"process group: {took * 1e6:.0f} µs")
     assert took <= 0.001
 
@@ -339,19 +339,19 @@ def test_what_all_groups_cost_together(resources, later):
     def all_groups():
         later.ahead += 100
         for _ in resources.groups:
-            resources.sample()
+            list(resources.sample())
 
-    resources.sample()
+    list(resources.sample())
     took = cost(all_groups, 20)
     print(f"all groups: {took * 1e6:.0f} µs")
     assert took <= 0.005
 
 
 def test_promtool_has_nothing_to_say_about_their_names(resources, later, promtool):
-    resources.sample()
+    list(resources.sample())
     later.ahead += 60
     for _ in resources.groups:
-        resources.sample()
+        list(resources.sample())
 
     async def main():
         resources.attach_loop()

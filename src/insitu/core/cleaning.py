@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 from insitu.core.records import ErrorRecord, LocalTrace, LogRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from insitu.core.records import Record, SpanEvent, SpanRecord
     from insitu.core.redact import Redactor
 
@@ -26,22 +28,21 @@ class Cleaner:
 
     def clean(self, record: Record) -> None:
         """Take the secrets out of a record."""
-        if isinstance(record, LocalTrace):
+        if type(record) is LogRecord:
+            self._log(record)
+        elif type(record) is LocalTrace:
             for span in record.spans:
                 self._span(span)
             for error in (record.errors or {}).values():
                 self._error(error)
-        elif isinstance(record, LogRecord):
-            self._log(record)
-        else:
+        elif type(record) is ErrorRecord:
             self._error(record)
 
     def _span(self, span: SpanRecord) -> None:
         redactor = self._redactor
         own = redactor.attributes(span.settle())
-        for key in _ADDRESSES:
-            if key in own and "%" in (address := str(own[key])):  # an encoded name of a parameter hides from `text`
-                own = {**own, key: redactor.url(address)}
+        if "url.query" in own or "url.full" in own:
+            own = self._without_encoded_names(own)
         span.own = own  # type: ignore[assignment]
         span.name = redactor.text(span.name)
         if span.status_text:
@@ -50,6 +51,13 @@ class Cleaner:
             self._event(event)
         for link in span.links or ():
             link.attributes.update(redactor.attributes(link.attributes))
+
+    def _without_encoded_names(self, own: Mapping[str, object]) -> Mapping[str, object]:
+        """Clean addresses once more: `%74oken=...`, the encoded name of a parameter, hides from `text`."""
+        for key in _ADDRESSES:
+            if key in own and "%" in (address := str(own[key])):
+                own = {**own, key: self._redactor.url(address)}
+        return own
 
     def _event(self, event: SpanEvent) -> None:
         event.name = self._redactor.text(event.name)
@@ -61,8 +69,8 @@ class Cleaner:
         redactor = self._redactor
         if record.attributes:
             record.attributes = redactor.attributes(record.attributes)  # type: ignore[assignment]
-        text = isinstance(record.body, str)
-        record.body = redactor.text(record.body) if text else redactor.value("body", record.body)
+        body = record.body
+        record.body = redactor.text(body) if type(body) is str else redactor.value("body", body)
         if record.error is not None:
             self._error(record.error)
 

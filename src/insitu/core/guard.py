@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -91,6 +91,14 @@ def call(where: str, function: Callable[..., T], *arguments: Any, default: Any =
     except Exception as error:
         report(where, error)
         return default
+
+
+def each(where: str, steps: Iterable[T]) -> Iterator[T]:
+    """Yield what `steps` has, until it raises; then that is reported, and this ends."""
+    try:
+        yield from steps
+    except Exception as error:
+        report(where, error)
 
 
 def attempt(function: Callable[..., T], *arguments: Any, default: Any = None) -> T | Any:

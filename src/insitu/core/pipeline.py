@@ -2,7 +2,8 @@
 
     put → queue (bytes) → worker: count → keep → redact → sinks
 
-The worker handles slices so small that a request never waits long for the interpreter's lock, and naps in between.
+The worker handles slices so small that a request never waits long for the interpreter's lock, and naps in between;
+how many bytes a slice may have follows from what the last ones took.
 Counts never depend on the queue's room: when it is full, the caller counts the record itself and only its detail is
 dropped, and that is counted too.
 """
@@ -31,13 +32,23 @@ if TYPE_CHECKING:
     from insitu.core.records import Record
     from insitu.core.sender import Sender
 
+    Job = Callable[[], Iterable[None] | None]
+
 QUEUE_BYTES: Final = 16 * 1024 * 1024
 INTERVAL_SECONDS: Final = 0.5
 EXIT_SECONDS: Final = 2.0
 FORK_SECONDS: Final = 0.5
 _SLICE_RECORDS: Final = 64
-_SLICE_BYTES: Final = 96 * 1024
+_SLICE_NANOSECONDS: Final = 250_000
+"""What a slice may take: a request that wants the interpreter's lock waits for the rest of one."""
+_LEAST_SLICE_BYTES: Final = 1024
+_MOST_SLICE_BYTES: Final = 96 * 1024
 _NAP_SECONDS: Final = 0.0005
+_MOMENT_SECONDS: Final = 1e-6
+"""Long enough for a waiting thread to take the lock: the kernel makes 50 µs of it."""
+_SHORTEST_TURN_NANOSECONDS: Final = 1_000_000
+_LONGER_TURN_NANOSECONDS: Final = 2_000_000
+"""How long the application goes on before it makes way for the worker again; the second as far as there is room."""
 _SLICES_A_STEP: Final = 200
 
 
@@ -55,7 +66,7 @@ class Pipeline:
         clock, meter: time and the ledger.
         count: folds records into the aggregates; exact, and called once for each record, whatever becomes of its
             detail.
-        keep: whether a record's detail goes any further.
+        keep: returns those of some records whose detail goes any further.
         redact: cleans one record in place; called only where there is a sink.
         threads: False leaves all work to `flush`, for tests that own the time.
         queue_bytes: cap of the queue.
@@ -68,7 +79,7 @@ class Pipeline:
         meter: Meter,
         *,
         count: Callable[[Sequence[Record]], None],
-        keep: Callable[[Record], bool],
+        keep: Callable[[Sequence[Record]], list[Record]],
         redact: Callable[[Record], None],
         threads: bool = True,
         queue_bytes: int = QUEUE_BYTES,
@@ -84,7 +95,7 @@ class Pipeline:
         self._redact = redact
         self._threads = threads
         self._cap = queue_bytes
-        self._wake_at = queue_bytes // 4
+        self._crowded = queue_bytes // 8
         self._jobs: list[_Job] = []
         self._lock = threading.RLock()
         self._draining = threading.RLock()
@@ -101,6 +112,8 @@ class Pipeline:
         self.produced: dict[str, int] = {"traces": 0, "logs": 0}
         self.dropped: dict[tuple[str, str], int] = {}
         self._reported = 0
+        self._slice_bytes = 16 * 1024
+        self._made_way = 0
 
     # --- the application's threads ---
 
@@ -115,8 +128,24 @@ class Pipeline:
             self._overflow(record)
         elif self.worker._thread is None:
             self._start()
-        elif self._held > self._wake_at:
+        elif self._held > self._crowded:
+            self._make_way()
+
+    def _make_way(self) -> None:
+        """Let the worker have the interpreter's lock now and then, where the application never leaves it for long.
+
+        CPython asks a thread to give up the lock when another has waited 5 ms since the last release, and an event
+        loop under load releases it many times in that time, each for the length of a system call that is over before
+        the waiting thread has woken: the worker was seen to get 15 turns a second. The caller waits for one slice at
+        the most; how often follows from the room that is left.
+        """
+        now = self.clock.monotonic()
+        room = (self._cap - self._held) / self._cap
+        if now - self._made_way > _SHORTEST_TURN_NANOSECONDS + room * _LONGER_TURN_NANOSECONDS:
+            self._made_way = now
             self.worker.wake()
+            if self._threads:
+                time.sleep(_MOMENT_SECONDS)
 
     def _overflow(self, record: Record) -> None:
         guard.call("pipeline.count", self._count, (record,))
@@ -151,14 +180,17 @@ class Pipeline:
 
     # --- the worker ---
 
-    def every(self, seconds: float, function: Callable[[], object], name: str) -> None:
-        """Call `function` on the worker about every so many seconds."""
+    def every(self, seconds: float, function: Job, name: str) -> None:
+        """Call `function` on the worker about every so many seconds.
+
+        What may take longer than a slice yields where the worker may nap.
+        """
         self._jobs.append(_Job(seconds, function, name))
 
     def _step(self) -> float:
         for _ in range(_SLICES_A_STEP):
             with self._draining:
-                more = self._slice()
+                more = self._turn()
             if self.worker.stopping or not more:
                 break
             time.sleep(_NAP_SECONDS)
@@ -171,53 +203,73 @@ class Pipeline:
         for job in self._jobs:
             if now >= job.due:
                 job.due = now + job.seconds
-                guard.call_in_worker(job.name, job.function)
+                guard.call_in_worker(job.name, self._run, job.function)
 
-    def _slice(self) -> bool:
-        """Handle one slice, in whoever holds `_draining`; False when the queue is empty."""
+    def _run(self, function: Job) -> None:
+        for _ in function() or ():
+            if self._threads and not self.worker.stopping:
+                time.sleep(_NAP_SECONDS)
+
+    def _turn(self) -> bool:
+        """Handle what should fit into one turn of the worker, and learn from what it took."""
+        began = self.clock.cpu()
+        weight = self._slice(self._slice_bytes)
+        if weight:
+            self._learn(weight, self.clock.cpu() - began)
+        return weight > 0
+
+    def _slice(self, most: int) -> int:
+        """Handle about so many bytes, in whoever holds `_draining`; return how many, 0 when the queue is empty."""
         records: list[Record] = []
         weight = 0
         queue = self._queue
-        while queue and len(records) < _SLICE_RECORDS and weight < _SLICE_BYTES:
+        while queue and len(records) < _SLICE_RECORDS and weight < most:
             record, weighs = queue.popleft()
             records.append(record)
             weight += weighs
         if not records:
-            return False
-        spans = [len(record.spans) for record in records if isinstance(record, LocalTrace) and record.sampled]
-        logs = sum(not isinstance(record, LocalTrace) for record in records)
+            return 0
+        traces = [record for record in records if type(record) is LocalTrace]
+        spans = sum([len(trace.spans) for trace in traces if trace.sampled])
         with self._lock:
             self._held -= weight
-            self.produced["traces"] += sum(spans)
-            self.produced["logs"] += logs
+            self.produced["traces"] += spans
+            self.produced["logs"] += len(records) - len(traces)
         self._handle(records)
-        return True
+        return weight
+
+    def _learn(self, weight: int, took: int) -> None:
+        """Choose the next slice's bytes by what this one's cost.
+
+        A byte of a trace that is redacted and encoded for two exporters costs a hundred times one that is only counted.
+        """
+        fits = weight * _SLICE_NANOSECONDS // max(took, 1)
+        self._slice_bytes = min(max(fits, _LEAST_SLICE_BYTES), 2 * self._slice_bytes, _MOST_SLICE_BYTES)
 
     def _handle(self, records: list[Record]) -> None:
         guard.call("pipeline.count", self._count, records)
         if not self.sinks:
             return
-        kept = guard.call("pipeline.keep", self._kept, records, default=records)
-        clean = [record for record in kept if guard.call("pipeline.redact", self._is_clean, record, default=False)]
-        if len(clean) < len(kept):
-            self._drop_unclean(kept, clean)
+        kept = guard.call("pipeline.keep", self._keep, records, default=records)
+        if not guard.call("pipeline.redact", self._are_clean, kept, default=False):
+            kept = self._clean_alone(kept)
         for sink in self.sinks:
-            guard.call_in_worker("pipeline.sink", sink.accept, clean)
+            guard.call_in_worker("pipeline.sink", sink.accept, kept)
 
-    def _kept(self, records: list[Record]) -> list[Record]:
-        return [record for record in records if self._keep(record)]
-
-    def _is_clean(self, record: Record) -> bool:
-        self._redact(record)
+    def _are_clean(self, records: list[Record]) -> bool:
+        for record in records:
+            self._redact(record)
         return True
 
-    def _drop_unclean(self, kept: list[Record], clean: list[Record]) -> None:
-        """Count what could not be redacted: it goes nowhere, because it may hold a secret."""
+    def _clean_alone(self, records: list[Record]) -> list[Record]:
+        """Redact one record at a time, after one of them has failed; that one goes nowhere: it may hold a secret."""
+        clean = [record for record in records if guard.attempt(self._are_clean, [record], default=False)]
         passed = set(map(id, clean))
         with self._lock:
-            for record in kept:
+            for record in records:
                 if id(record) not in passed:
                     self._drop(*size(record), "redact")
+        return clean
 
     # --- from outside ---
 
@@ -226,7 +278,7 @@ class Pipeline:
         deadline = time.monotonic() + timeout
         while self._draining.acquire(timeout=max(0.0, deadline - time.monotonic())):
             try:
-                more = self._slice()
+                more = self._slice(_MOST_SLICE_BYTES)
             finally:
                 self._draining.release()
             if not more:
@@ -384,7 +436,7 @@ class Pipeline:
 class _Job:
     __slots__ = ("due", "function", "name", "seconds")
 
-    def __init__(self, seconds: float, function: Callable[[], object], name: str) -> None:
+    def __init__(self, seconds: float, function: Job, name: str) -> None:
         self.seconds = seconds
         self.function = function
         self.name = name

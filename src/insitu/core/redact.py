@@ -76,20 +76,14 @@ class Redactor:
         self._stem = re.compile("|".join([*STEMS, *own])) if own else STEM
         self._verdicts: dict[str, int] = {}
         self._clean_keys: set[str] = set()
-        self._clean_values: set[object] = set()
+        self._clean_values: set[str] = set()
 
     def attributes(self, attributes: Mapping[str, object]) -> Mapping[str, object]:
         """Return `attributes` itself when clean, else a new dict without the secrets."""
         if not self._enabled:
             return attributes
-        if self._clean_keys.issuperset(attributes):
-            try:
-                if self._clean_values.issuperset(attributes.values()) or self._are_clean(
-                    set(attributes.values()) - self._clean_values
-                ):
-                    return attributes
-            except TypeError:  # a list or a mapping among the values
-                pass
+        if self._clean_keys.issuperset(attributes) and self._are_clean(attributes.values()):
+            return attributes
         changed: dict[str, object] | None = None
         for key, value in attributes.items():
             cleaned = self.value(key, value)
@@ -100,15 +94,19 @@ class Redactor:
                 _remember(self._clean_keys, key)
         return attributes if changed is None else {**attributes, **changed}
 
-    def _are_clean(self, values: set[object]) -> bool:
+    def _are_clean(self, values: Iterable[object]) -> bool:
+        """Whether no value under a key that is no secret's holds a secret of its own."""
+        known = self._clean_values
         for value in values:
             kind = type(value)
+            if kind is float or kind is bool:
+                continue
             if kind is str:
-                if self.text(value) is not value:  # type: ignore[arg-type]
+                if value not in known and self.text(value) is not value:  # type: ignore[arg-type]
                     return False
-            elif kind is int and 0 <= value < _SMALL:  # type: ignore[operator]
-                _remember(self._clean_values, value)
-            elif kind is not float and self.value("", value) is not value:
+            elif kind is int and 0 <= value < CARDS:  # type: ignore[operator]
+                continue
+            elif self.value("", value) is not value:
                 return False
         return True
 
@@ -293,7 +291,6 @@ class Redactor:
 
 _NAME: Final = re.compile(r"[\w.\-]{1,128}")
 _PAIRED: Final = 2
-_SMALL: Final = 65_536  # status codes and ports, worth remembering
 _REMEMBERED: Final = 4096
 _REMEMBERED_LENGTH: Final = 128
 _LONGEST_SECRET: Final = 2048
@@ -305,7 +302,7 @@ _SHORTEST_CARD: Final = 13
 _TELLS_NOTHING: Final = (REPLACEMENT, "", b"")
 
 
-def _remember(known: set[Any], value: object) -> None:
+def _remember(known: set[str], value: str) -> None:
     if len(known) >= _REMEMBERED:
         known.clear()
     known.add(value)

@@ -15,10 +15,12 @@ Names follow OpenTelemetry's semantic conventions for database spans (`db.query.
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import islice
 from typing import Final, NamedTuple
 
 UNKNOWN: Final = "?"
 INPUT_LIMIT: Final = 8_192  # characters that are looked at
+TOKEN_LIMIT: Final = 4_096  # tokens that are looked at: a statement of single characters costs most
 OUTPUT_LIMIT: Final = 8_192  # characters that are returned
 SUMMARY_LIMIT: Final = 255  # of the semantic conventions
 _CACHED_LENGTH: Final = 4_096  # longer statements are rarely repeated, and not held
@@ -116,7 +118,8 @@ def _read(statement: str) -> _Reading:
 
 
 def _analyse(statement: str) -> _Reading:
-    tokens = list(_tokens(statement[:INPUT_LIMIT], cut=len(statement) > INPUT_LIMIT))
+    tokens = list(islice(_tokens(statement[:INPUT_LIMIT], cut=len(statement) > INPUT_LIMIT), TOKEN_LIMIT))
+    cut = len(statement) > INPUT_LIMIT or len(tokens) == TOKEN_LIMIT
     verb = _verb(tokens)
     if _doubtful(tokens, statement):
         return _Reading(UNKNOWN, verb, verb)
@@ -125,7 +128,7 @@ def _analyse(statement: str) -> _Reading:
     if tokens and tokens[0].text.upper() in _CALLS:
         tokens = list(_call(tokens))
     text = _written(list(_merged(tokens)))
-    if len(text) > OUTPUT_LIMIT or len(statement) > INPUT_LIMIT:
+    if cut or len(text) > OUTPUT_LIMIT:
         text = text[: OUTPUT_LIMIT - 1] + "…"
     return _Reading(text, verb, _summary(tokens))
 

@@ -122,16 +122,21 @@ def _error(error: ErrorRecord) -> dict[str, Any]:
     }
 
 
-_second = (-1, "")
-"""The last second that was written, and its text: a process sees few of them."""
+class _Seconds(dict[str, str]):
+    """Whole seconds since 1970 as text, up to the point of the fraction: a process writes many lines in each."""
+
+    def __missing__(self, seconds: str) -> str:
+        self.clear()
+        self[seconds] = made = datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%S.")
+        return made
+
+
+_seconds: Final = _Seconds()
 
 
 def _rfc3339(nanoseconds: int) -> str:
-    global _second
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    if _second[0] != seconds:
-        _second = (seconds, datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S"))
-    return f"{_second[1]}.{rest // 1000:06d}Z"
+    digits = f"{nanoseconds:010d}"
+    return f"{_seconds[digits[:-9]]}{digits[-9:-3]}Z"
 
 
 def dumps(line: dict[str, Any]) -> bytes:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from insitu.core.ports import ExporterContext
-    from insitu.core.records import ErrorRecord, Family, Record, Resource, Signal
+    from insitu.core.records import ErrorRecord, Family, Record, Resource, Signal, SpanRecord
     from insitu.core.transport import Reply
 
 CONTENT_TYPE: Final = "application/x-protobuf"
@@ -69,7 +69,7 @@ class Exporter:
         self._monotonic = monotonic
         self._resource = otlp_encoding.resource_fields(resource)
         self._metrics = Encoder(options.temporality)
-        agent = f"insitu-otlp-python/{resource.attributes.get('telemetry.distro.version', 0)}"
+        agent = f"insitu-otlp-python/{resource.attributes.get('telemetry.sdk.version', 0)}"
         self._routes: dict[Signal, _Route] = {
             signal: _Route(target, _transport(target, agent, monotonic, wait)) for signal, target in options.targets()
         }
@@ -161,17 +161,19 @@ class _Batch:
     def add_trace(self, trace: LocalTrace) -> None:
         """Encode a trace's spans. One that cannot be encoded is lost alone."""
         head = guard.call("otlp.trace", otlp_encoding.trace_fields, trace)
+        encoded = guard.call("otlp.trace", _encoded, trace.spans, head) if head else None
+        if encoded is None:
+            encoded = [guard.call("otlp.span", _encoded_alone, record, head) for record in trace.spans]
         by_scope = self._by_scope
-        for record in trace.spans:
-            encoded = guard.call("otlp.span", otlp_encoding.span, record, head) if head else None
-            if encoded is None:
+        for record, data in zip(trace.spans, encoded, strict=True):
+            if data is None:
                 self._lose("traces")
                 continue
             scope = record.scope
             items = by_scope.get(id(scope))
             if items is None:
                 items = by_scope[id(scope)] = self._open("traces", scope)
-            items.append(encoded)
+            items.append(data)
 
     def add_log(self, record: LogRecord | ErrorRecord) -> None:
         """Encode a log record, whose scope is its logger, or an error."""
@@ -201,6 +203,14 @@ class _Batch:
             yield from _parts(signal, scope, items, most)
         for signal, lost in self._lost.items():
             yield Part(signal, lost, 0, None)
+
+
+def _encoded(spans: Iterable[SpanRecord], head: bytes) -> list[bytes | None]:
+    return [otlp_encoding.span(record, head) for record in spans]
+
+
+def _encoded_alone(record: SpanRecord, head: bytes | None) -> bytes | None:
+    return otlp_encoding.span(record, head) if head else None
 
 
 def _parts(signal: Signal, scope: Scope, items: list[bytes], most: int) -> Iterator[Part]:

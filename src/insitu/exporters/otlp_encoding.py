@@ -8,7 +8,7 @@ a lone surrogate becomes a question mark, and a time before 1970 becomes 0.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from insitu.core import guard
@@ -88,16 +88,20 @@ def span(record: SpanRecord, trace: bytes) -> bytes:
         own_id, start, end = identity(record.span_id, 8), clamped(start), clamped(end)
         above = b"\x22\x08" + identity(parent, 8) if parent else b""
         fixed = _FIXED(_SPAN_ID, own_id, _START, start, _END, end, _KIND, kind, _FLAGS, flags)
-    body = [trace, fixed, above, text(b"\x2a", record.name), pairs(b"\x4a", record.settle())]
+    body = b"".join((trace, fixed, above, _span_names[record.name], pairs(b"\x4a", record.settle())))
+    if record.status_code or record.status_text or record.events or record.links or record.dropped:
+        body += b"".join(_outcome(record))
+    return message(b"\x12", body)
+
+
+def _outcome(record: SpanRecord) -> Iterator[bytes]:
+    """Yield what most spans lack: a status, events, links and the counts of what was dropped."""
     if record.status_code or record.status_text:
-        body.append(message(b"\x7a", text(b"\x12", record.status_text) + number(b"\x18", record.status_code)))
-    if record.events:
-        body += [_event(event) for event in record.events]
-    if record.links:
-        body += [_link(link) for link in record.links]
-    if record.dropped:
-        body += [number(tag, count) for tag, count in zip((b"\x50", b"\x60", b"\x70"), record.dropped, strict=True)]
-    return message(b"\x12", b"".join(body))
+        yield message(b"\x7a", text(b"\x12", record.status_text) + number(b"\x18", record.status_code))
+    yield from map(_event, record.events or ())
+    yield from map(_link, record.links or ())
+    for tag, count in zip((b"\x50", b"\x60", b"\x70"), record.dropped or (), strict=False):
+        yield number(tag, count)
 
 
 def _event(event: SpanEvent) -> bytes:
@@ -158,12 +162,14 @@ def pairs(tag: bytes, values: Mapping[str, Any], depth: int = 0) -> bytes:
     """Return attributes as repeated `KeyValue` fields with this tag."""
     out = [b""]
     for key, value in values.items():
-        name, ready = _names[key]
+        ready = _names[key]
         kind = type(value)
         if kind is str or kind is int:
             out.append(ready[value])
+        elif kind is float:
+            out.append(ready.before_a_double + DOUBLE(value))
         else:
-            out.append(message(b"", name + message(b"\x12", any_value(value, depth))))
+            out.append(message(b"", ready.name + message(b"\x12", any_value(value, depth))))
     return tag.join(out)
 
 
@@ -171,10 +177,17 @@ class _Pairs(dict[str | int, bytes]):
     """The attributes of one name, without their tag: a method, a route or a status is encoded once.
 
     Keys are of exactly the types str and int, since 1 == True == 1.0.
+
+    Attributes:
+        name: the field `KeyValue.key`.
+        before_a_double: the pair up to the eight bytes of a floating-point value.
+
     """
 
-    def __init__(self, name: bytes) -> None:
-        self.name = name
+    def __init__(self, key: str) -> None:
+        self.name = message(b"\x0a", utf8(key))
+        zero = message(b"", self.name + message(b"\x12", _float(0.0, 0)))
+        self.before_a_double = zero[: -len(DOUBLE(0.0))]
 
     def __missing__(self, value: str | int) -> bytes:
         pair = message(b"", self.name + message(b"\x12", _text(value, 0) if isinstance(value, str) else _int(value, 0)))
@@ -183,20 +196,32 @@ class _Pairs(dict[str | int, bytes]):
         return pair
 
 
-class _Names(dict[str, tuple[bytes, _Pairs]]):
-    """Attribute names as encoded `KeyValue.key` fields: the same few come again and again."""
+class _Names(dict[str, _Pairs]):
+    """Attribute names with their pairs: the same few come again and again."""
 
-    def __missing__(self, key: str) -> tuple[bytes, _Pairs]:
-        name = message(b"\x0a", utf8(key))
-        entry = name, _Pairs(name)
+    def __missing__(self, key: str) -> _Pairs:
+        pairs_of = _Pairs(key)
         if type(key) is str and len(key) <= _LONGEST_PAIR:
             if len(self) >= _MOST_NAMES:
                 self.clear()
-            self[key] = entry
-        return entry
+            self[key] = pairs_of
+        return pairs_of
+
+
+class _SpanNames(dict[str, bytes]):
+    """The field `Span.name` of names that come again and again."""
+
+    def __missing__(self, name: str) -> bytes:
+        encoded = text(b"\x2a", name)
+        if type(name) is str and len(encoded) <= _LONGEST_PAIR:
+            if len(self) >= _MOST_NAMES:
+                self.clear()
+            self[name] = encoded
+        return encoded
 
 
 _names: Final = _Names()
+_span_names: Final = _SpanNames()
 
 
 def any_value(value: Any, depth: int = 0) -> bytes:

@@ -53,7 +53,7 @@ def _extra(given: dict[str, Any], fields: Attributes) -> int:
         if key in _STANDARD or value is None or len(fields) >= FIELDS:
             continue
         kind = type(value)
-        if kind is not int and kind is not float and (kind is not str or len(value) > _SMALL):
+        if (kind is not str or len(value) > _SMALL) and kind is not int and kind is not float:
             value = values.plain(value)
             weight += values.weight(value)
         fields[key if type(key) is str and len(key) <= _SMALL else values.text(key, _SMALL)] = value
@@ -102,31 +102,28 @@ class Logs:
         if pipeline is None:
             return
         current = context.current()
-        if current.get(context.SUPPRESS_KEY) or (
-            record.name.startswith(_OURS) and record.name[_OURS_ENDS] in ("", ".")
-        ):
+        name = record.name
+        if current.get(context.SUPPRESS_KEY) or (name.startswith(_OURS) and name[_OURS_ENDS] in ("", ".")):
             return
-        body = record.msg if type(record.msg) is str and not record.args else guard.attempt(record.getMessage)
-        if body is None:
-            body = f"{guard.render(record.msg, BODY)} {guard.render(record.args, BODY)}"
-        text = body if type(body) is str and len(body) <= BODY else values.text(body, BODY)
+        body = record.msg
+        if record.args or type(body) is not str:
+            body = guard.attempt(record.getMessage)
+            if body is None:
+                body = f"{guard.render(record.msg, BODY)} {guard.render(record.args, BODY)}"
+        if type(body) is not str or len(body) > BODY:
+            body = values.text(body, BODY)
         fields: Attributes = {
             "code.file.path": record.pathname,
             "code.line.number": record.lineno,
             "code.function.name": record.funcName,
         }
-        weight = LOG_BYTES + len(text)
-        if len(record.__dict__) > _STANDARD_COUNT:
-            weight += _extra(record.__dict__, fields)
+        weight = LOG_BYTES + len(body)
+        given = record.__dict__
+        if len(given) > _STANDARD_COUNT:
+            weight += _extra(given, fields)
         level = record.levelno
-        made = LogRecord(
-            int(record.created * 1e9),
-            _SEVERITIES.get(level) or (severity(level) if type(level) is int else INFO),
-            record.levelname,
-            record.name,
-            text,
-            fields,
-        )
+        number = _SEVERITIES.get(level) or (severity(level) if type(level) is int else INFO)
+        made = LogRecord(int(record.created * 1e9), number, record.levelname, name, body, fields)
         error = record.exc_info[1] if type(record.exc_info) is tuple else None
         self.send(made, current.get(context.SPAN_KEY), error, weight)
 

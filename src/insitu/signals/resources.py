@@ -45,8 +45,8 @@ class Group(Protocol):
 
     interval: float
 
-    def sample(self, time: int) -> list[Family]:
-        """Read the system; `time` is the wall clock in nanoseconds."""
+    def sample(self, time: int) -> Iterable[Family]:
+        """Read the system, metric by metric; `time` is the wall clock in nanoseconds."""
 
 
 def _one(value: float) -> Points:
@@ -135,10 +135,10 @@ class ProcessGroup:
             Metric("python.info", "gauge", "", "The interpreter.", lambda: (Point(_python(), 1),)),
         )
 
-    def sample(self, time: int) -> list[Family]:
+    def sample(self, time: int) -> Iterator[Family]:
         """Read all in one go: psutil then opens each file of /proc once."""
         with self.process.oneshot():
-            return list(_families(self.metrics, self.start, time))
+            yield from _families(self.metrics, self.start, time)
 
     def _cpu(self) -> dict[str, float]:
         times = self.process.cpu_times()
@@ -221,9 +221,9 @@ class HostGroup:
             Metric("system.network.io", "counter", "By", "Bytes over each network interface.", self._network),
         )
 
-    def sample(self, time: int) -> list[Family]:
+    def sample(self, time: int) -> Iterator[Family]:
         """Read the host."""
-        return list(_families(self.metrics, self.start, time))
+        return _families(self.metrics, self.start, time)
 
     def _cpu(self) -> dict[str, float]:
         times = self.psutil.cpu_times()._asdict()
@@ -276,9 +276,9 @@ class DiskGroup:
             ),
         )
 
-    def sample(self, time: int) -> list[Family]:
+    def sample(self, time: int) -> Iterator[Family]:
         """Read disks and file systems."""
-        return list(_families(self.metrics, self.start, time))
+        return _families(self.metrics, self.start, time)
 
     def _disk_io(self) -> Points:
         counters = self.psutil.disk_io_counters(nowrap=False)
@@ -394,17 +394,22 @@ class _Sampled:
         self.due = 0
         self.families: list[Family] = []
 
-    def sample(self, clock: Clock) -> bool:
-        """Read the group if its interval is over; return whether it was."""
+    def is_due(self, clock: Clock) -> bool:
+        """Whether the interval is over since the last reading."""
+        return not self.due or clock.monotonic() >= self.due
+
+    def sample(self, clock: Clock) -> Iterator[None]:
+        """Read the group, and yield after each metric."""
         now = clock.monotonic()
-        if self.due and now < self.due:
-            return False
         self.due = now + 1_000_000_000  # at least, in case of a failure
         if self.group is None:
             self.group = self.make()
         self.due = now + int(self.group.interval * 1e9)
-        self.families = self.group.sample(clock.wall())
-        return True
+        families: list[Family] = []
+        for family in self.group.sample(clock.wall()):
+            families.append(family)
+            yield
+        self.families = families
 
 
 class Resources:
@@ -434,14 +439,16 @@ class Resources:
         """Return what was read last; touches nothing of the system."""
         return [family for group in list(self.groups) for family in group.families] + self.loops.collect()
 
-    def sample(self) -> None:
-        """Read what is due: at first everything, later one group a call, so that no call holds the GIL for long.
+    def sample(self) -> Iterator[None]:
+        """Read what is due, at first everything, later one group a call; yield where a request may have its turn.
 
         For the worker, about once a second.
         """
         for group in self.groups:
-            if guard.call("signals.resources", group.sample, self.clock, default=False) and self.begun:
-                return
+            if group.is_due(self.clock):
+                yield from guard.each("signals.resources", group.sample(self.clock))
+                if self.begun:
+                    return
         self.begun = True
 
     def watch(self) -> None:
