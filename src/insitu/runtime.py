@@ -192,6 +192,7 @@ class Runtime:
     def collect(self) -> Iterable[Family]:
         """Return every metric of this process, for /metrics and for exporters."""
         now = self.clock.wall()
+        requests.fold()
         for collector in (
             registry,
             requests,

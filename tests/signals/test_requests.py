@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import threading
 
 import pytest
 from opentelemetry import trace as api
@@ -181,14 +182,29 @@ def test_a_remote_parent_is_followed_and_its_decision_too(recorded):
 
 def test_requests_that_are_not_sampled_are_counted_and_their_errors_too():
     with recording(sample=0.0) as recorded:
-        for _ in range(50):
+        for _ in range(150):
             with request():
                 pass
         with pytest.raises(ValueError, match="text"), request():
             raise ValueError("text")
         assert recorded.spans == []
-        assert sum(sum(point.buckets) for point in recorded.family(DURATION).points) == 51
+        assert sum(sum(point.buckets) for point in recorded.family(DURATION).points) == 151
         assert [(error.type, error.trace_id) for error in recorded.errors] == [("ValueError", 0)]
+
+
+def test_unsampled_requests_of_several_threads_are_all_counted():
+    def serve():
+        for _ in range(500):
+            with request():
+                pass
+
+    with recording(sample=0.0) as recorded:
+        threads = [threading.Thread(target=serve) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sum(sum(point.buckets) for point in recorded.family(DURATION).points) == 2_000
 
 
 def test_what_is_under_way_is_counted_as_active(recorded):

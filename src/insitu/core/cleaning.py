@@ -9,10 +9,12 @@ from insitu.core.records import ErrorRecord, LocalTrace, LogRecord
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from insitu.core.records import Record, SpanEvent, SpanRecord
+    from insitu.core.records import Place, Record, SpanEvent, SpanRecord
     from insitu.core.redact import Redactor
 
 _ADDRESSES: Final = ("url.query", "url.full")
+_PLACES: Final = 1_024
+"""Places of log calls whose clean form is remembered."""
 
 
 class Cleaner:
@@ -25,6 +27,7 @@ class Cleaner:
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
+        self._places: dict[Place, Place] = {}
 
     def clean(self, record: Record) -> None:
         """Take the secrets out of a record."""
@@ -71,8 +74,17 @@ class Cleaner:
             record.attributes = redactor.attributes(record.attributes)  # type: ignore[assignment]
         body = record.body
         record.body = redactor.text(body) if type(body) is str else redactor.value("body", body)
+        if record.place is not None:
+            record.place = self._places.get(record.place) or self._clean_place(record.place)
         if record.error is not None:
             self._error(record.error)
+
+    def _clean_place(self, place: Place) -> Place:
+        file, line, function = place
+        if len(self._places) >= _PLACES:
+            self._places.clear()
+        self._places[place] = clean = (self._redactor.text(file), line, self._redactor.text(function))
+        return clean
 
     def _error(self, error: ErrorRecord) -> None:
         error.message = self._redactor.text(error.message)

@@ -247,6 +247,16 @@ class ErrorRecord:
     attributes: Mapping[str, Any] | None = None
 
 
+Place = tuple[str, int, str]
+"""Where something was called: (file, line, function)."""
+
+
+def place_attributes(place: Place) -> Attributes:
+    """Return what is known of a place, by the code conventions of OpenTelemetry."""
+    names = ("code.file.path", "code.line.number", "code.function.name")
+    return {name: value for name, value in zip(names, place, strict=True) if value}
+
+
 @dataclass(slots=True)
 class LogRecord:
     """A log record, or a message sent by `insitu.message`.
@@ -257,6 +267,7 @@ class LogRecord:
         level: the level's name as the application wrote it.
         body: the rendered message, or a plain value when it came through OpenTelemetry's Logger.
         event_name: set for OpenTelemetry events.
+        place: where the standard library's logger was called; None for other loggers, which do not look.
 
     """
 
@@ -271,6 +282,12 @@ class LogRecord:
     flags: int = 0
     error: ErrorRecord | None = None
     event_name: str = ""
+    place: Place | None = None
+
+    def fields(self) -> Attributes:
+        """Return the attributes together with the place."""
+        fields = self.attributes or {}
+        return {**place_attributes(self.place), **fields} if self.place is not None else fields
 
 
 Record = LocalTrace | LogRecord | ErrorRecord

@@ -135,7 +135,7 @@ def _log(record: LogRecord, paint: _Paint) -> str:
     colour = "red" if record.severity >= _ERROR else "yellow" if record.severity >= _WARNING else "dim"
     level = paint(colour, f"{shown(record.level, 20):<8}")
     error = f"  {_error(record.error, paint)}" if record.error is not None else ""
-    fields = "".join(f" {shown(key, 60)}={shown(value, 120)}" for key, value in (record.attributes or {}).items())
+    fields = "".join(f" {shown(key, 60)}={shown(value, 120)}" for key, value in record.fields().items())
     head = f"{_clock(record.timestamp)} {level} {paint('dim', shown(record.logger, 60))}"
     return f"{head} {shown(record.body)}{paint('dim', fields)}{error}{_trace_mark(record.trace_id, paint)}"
 

@@ -7,26 +7,31 @@ import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 from insitu.core import guard, stacktrace
 from insitu.core.ports import Delivery, Part
-from insitu.core.records import ErrorRecord, LogRecord
+from insitu.core.records import ErrorRecord, LogRecord, place_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from insitu.core.ports import ExporterContext
-    from insitu.core.records import Family, Record, Signal
+    from insitu.core.records import Attributes, Family, Place, Record, Signal
 
 try:
     import orjson
 except ImportError:  # no wheel for this interpreter (free-threaded builds)
     orjson = None  # type: ignore[assignment]
 
+K = TypeVar("K")
+
 _RAW: Final = re.compile(b"\x7f|\xc2\x85|\xe2\x80[\xa8\xa9]")
 """What JSON leaves as it is and a terminal may take for a control: DEL, NEL, line and paragraph separator."""
 _OWN: Final = frozenset(("timestamp", "level", "logger", "message", "service", "trace_id", "span_id"))
+_MOST_PIECES: Final = 1_024
+"""Pieces of lines that are remembered."""
+_OWN_PLACED: Final = _OWN.union(place_attributes(("file", 1, "function")))
 _DELETE: Final = 0x7F
 _STREAMS: Final = ("stdout", "stderr")
 
@@ -54,10 +59,12 @@ class Exporter:
         self._output = output
         self._service = service
         self._file: BinaryIO | None = None
+        self._heads: dict[tuple[str, str], bytes] = {}
+        self._tails: dict[Place, bytes] = {}
 
     def encode(self, records: Sequence[Record]) -> Iterable[Part]:
         """Return one part with a line for each log record."""
-        lines = [dumps(self._line(record)) for record in records if isinstance(record, LogRecord)]
+        lines = [self._line(record) for record in records if isinstance(record, LogRecord)]
         if lines:
             data = b"\n".join(lines) + b"\n"
             yield Part("logs", len(lines), len(data), data)
@@ -94,24 +101,39 @@ class Exporter:
             self._file = Path(self._output).open("ab")  # noqa: SIM115 closed by close()
         return self._file
 
-    def _line(self, record: LogRecord) -> dict[str, Any]:
-        line: dict[str, Any] = {
-            "timestamp": _rfc3339(record.timestamp),
-            "level": record.level,
-            "logger": record.logger,
-            "message": record.body,
-            "service": self._service,
-        }
+    def _line(self, record: LogRecord) -> bytes:
+        """Return a line. What many lines share, its head and the place of the call, is encoded once."""
+        line: dict[str, Any] = {"message": record.body}
         if record.trace_id:
             line["trace_id"], line["span_id"] = f"{record.trace_id:032x}", f"{record.span_id:016x}"
         if record.attributes:
-            if _OWN.isdisjoint(record.attributes):
-                line.update(record.attributes)
-            else:
-                line = {**line, **record.attributes, **line}  # our own fields stay what they are
+            line.update(_apart(record.attributes, record.place))
         if record.error is not None:
             line.update(_error(record.error))
-        return line
+        head = self._heads.get((record.level, record.logger)) or self._head(record.level, record.logger)
+        tail = self._tails.get(record.place) or self._tail(record.place) if record.place is not None else b"}"
+        return b'{"timestamp":"' + _rfc3339(record.timestamp) + head + dumps(line)[1:-1] + tail
+
+    def _head(self, level: str, logger: str) -> bytes:
+        head = b'",' + dumps({"level": level, "logger": logger, "service": self._service})[1:-1] + b","
+        return _remembered(self._heads, (level, logger), head)
+
+    def _tail(self, place: Place) -> bytes:
+        located = dumps(place_attributes(place))[1:]
+        return _remembered(self._tails, place, b"," + located if len(located) > 1 else located)
+
+
+def _remembered(pieces: dict[K, bytes], key: K, piece: bytes) -> bytes:
+    if len(pieces) >= _MOST_PIECES:
+        pieces.clear()
+    pieces[key] = piece
+    return piece
+
+
+def _apart(fields: Attributes, place: Place | None) -> Attributes:
+    """Return the fields whose names are not those of a line's own."""
+    own = _OWN if place is None else _OWN_PLACED
+    return fields if own.isdisjoint(fields) else {name: value for name, value in fields.items() if name not in own}
 
 
 def _error(error: ErrorRecord) -> dict[str, Any]:
@@ -134,9 +156,9 @@ class _Seconds(dict[str, str]):
 _seconds: Final = _Seconds()
 
 
-def _rfc3339(nanoseconds: int) -> str:
+def _rfc3339(nanoseconds: int) -> bytes:
     digits = f"{nanoseconds:010d}"
-    return f"{_seconds[digits[:-9]]}{digits[-9:-3]}Z"
+    return f"{_seconds[digits[:-9]]}{digits[-9:-3]}Z".encode()
 
 
 def dumps(line: dict[str, Any]) -> bytes:

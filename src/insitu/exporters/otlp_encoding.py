@@ -120,7 +120,7 @@ def _link(link: SpanLink) -> bytes:
 
 def log(record: LogRecord) -> bytes:
     """Return a log record as a field of ScopeLogs."""
-    values = record.attributes or {}
+    values = record.fields()
     if record.error is not None:
         values = {**error_attributes(record.error), **values}
     return _log(record, values)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from insitu.core.pipeline import Pipeline
-    from insitu.core.records import Attributes
+    from insitu.core.records import Attributes, Place
 
 BODY: Final = 8_192
 FIELDS: Final = 64
@@ -31,6 +31,7 @@ DEBUG, INFO, WARN, ERROR, FATAL = 5, 9, 13, 17, 21
 _OURS: Final = "insitu"
 _OURS_ENDS: Final = slice(len(_OURS), len(_OURS) + 1)
 _SMALL: Final = values.SMALL
+_PATH: Final = 1_024
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _STANDARD_COUNT: Final = len(vars(logging.makeLogRecord({})))
 
@@ -44,13 +45,14 @@ def severity(level: int) -> int:
     return 1 + 4 * (level // 10) + (level % 10) * 4 // 10
 
 
-def _extra(given: dict[str, Any], fields: Attributes) -> int:
-    """Take what `extra=` has added into `fields`; return about how many bytes that is."""
+def _extra(given: dict[str, Any]) -> tuple[Attributes, int]:
+    """Return what `extra=` has added, and about how many bytes that is."""
+    fields: Attributes = {}
     weight = 0
     # They come behind the standard attributes, because `makeRecord` adds them last.
     for key in itertools.islice(given, _STANDARD_COUNT, None):
         value = given[key]
-        if key in _STANDARD or value is None or len(fields) >= FIELDS:
+        if value is None or key in _STANDARD or len(fields) >= FIELDS:
             continue
         kind = type(value)
         if (kind is not str or len(value) > _SMALL) and kind is not int and kind is not float:
@@ -58,7 +60,12 @@ def _extra(given: dict[str, Any], fields: Attributes) -> int:
             weight += values.weight(value)
         fields[key if type(key) is str and len(key) <= _SMALL else values.text(key, _SMALL)] = value
         weight += FIELD_BYTES
-    return weight
+    return fields, weight
+
+
+def _place(file: object, line: object, function: object) -> Place:
+    """Return the place of a record that was made by hand, or came from another process."""
+    return values.text(file or "", _PATH), line if type(line) is int else 0, values.text(function or "", _SMALL)
 
 
 class Logs:
@@ -112,18 +119,19 @@ class Logs:
                 body = f"{guard.render(record.msg, BODY)} {guard.render(record.args, BODY)}"
         if type(body) is not str or len(body) > BODY:
             body = values.text(body, BODY)
-        fields: Attributes = {
-            "code.file.path": record.pathname,
-            "code.line.number": record.lineno,
-            "code.function.name": record.funcName,
-        }
+        place = file, line, function = record.pathname, record.lineno, record.funcName
+        if type(file) is not str or len(file) > _PATH or type(line) is not int or type(function) is not str:
+            place = _place(file, line, function)
         weight = LOG_BYTES + len(body)
         given = record.__dict__
+        fields = None
         if len(given) > _STANDARD_COUNT:
-            weight += _extra(given, fields)
+            fields, heavy = _extra(given)
+            weight += heavy
         level = record.levelno
         number = _SEVERITIES.get(level) or (severity(level) if type(level) is int else INFO)
         made = LogRecord(int(record.created * 1e9), number, record.levelname, name, body, fields)
+        made.place = place
         error = record.exc_info[1] if type(record.exc_info) is tuple else None
         self.send(made, current.get(context.SPAN_KEY), error, weight)
 
