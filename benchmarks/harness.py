@@ -103,6 +103,7 @@ class Contender:
 def environment() -> dict[str, str]:
     """Return the environment of a contender: ours, without what would change its defaults."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OTHERS)}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)  # an import that compiles each time is nobody's
     return {**kept, "PYTHONHASHSEED": "0"}  # one layout of every dict, in every run
 
 

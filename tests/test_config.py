@@ -19,7 +19,12 @@ TEXTS = [(text, text) for text in ("one", "two", "three", "four", "five")]
 LISTS = [(f"{text}, x", (text, "x")) for text, _ in TEXTS]
 PAIRS = [(f"k={text},x=a%20b", {"k": text, "x": "a b"}) for text, _ in TEXTS]
 FLAGS = [("yes", True), ("off", False), ("true", True), ("0", False), ("1", True)]
+SIZES = [("1MB", 10**6), ("2 mb", 2 * 10**6), ("3000000", 3 * 10**6), ("1.5gb", 15 * 10**8), ("2GB", 2 * 10**9)]
+TIMES = [("90", 90), ("2m", 120), ("1h", 3_600), ("1.5d", 129_600), ("7d", 604_800)]
 VALUES = {
+    config._folder: TEXTS,
+    config._bytes: SIZES,
+    config._seconds: TIMES,
     config._text: TEXTS,
     str: TEXTS,
     config._share: SHARES,
@@ -29,7 +34,14 @@ VALUES = {
     config._pairs: PAIRS,
     config._flag: FLAGS,
 }
-BAD = {config._share: "7", config._count: "-1", config._flag: "perhaps", config._pairs: "no separator"}
+BAD = {
+    config._bytes: "1kb",
+    config._seconds: "soon",
+    config._share: "7",
+    config._count: "-1",
+    config._flag: "perhaps",
+    config._pairs: "no separator",
+}
 every_option = pytest.mark.parametrize("setting", config.SETTINGS, ids=lambda setting: setting.name)
 
 

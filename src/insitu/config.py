@@ -86,6 +86,22 @@ class ExportOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """What is kept beside the application.
+
+    Attributes:
+        folder: where; "" keeps nothing.
+        bytes: of all files of the service together.
+        retention: seconds that an entry is kept.
+
+    """
+
+    folder: str = ""
+    bytes: int = 256 * 1024 * 1024
+    retention: float = 7 * 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
 class WebOptions:
     """Who may read our own paths: this machine, and whoever sends `token`."""
 
@@ -134,6 +150,7 @@ class Options:
     service: ServiceOptions = field(default_factory=ServiceOptions)
     tracing: TracingOptions = field(default_factory=TracingOptions)
     export: ExportOptions = field(default_factory=ExportOptions)
+    store: StoreOptions = field(default_factory=StoreOptions)
     web: WebOptions = field(default_factory=WebOptions)
     redact: RedactOptions = field(default_factory=RedactOptions)
     process: ProcessOptions = field(default_factory=ProcessOptions)
@@ -179,6 +196,40 @@ def _number(kind: Callable[[Any], T], value: Any, right: str) -> T:
         return kind(value)
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(right) from error
+
+
+def _folder(value: Any) -> str:
+    name = _text(str(value) if isinstance(value, Path) else value)
+    return "" if name.lower() == "none" else name
+
+
+def _bytes(value: Any) -> int:
+    right = "give bytes, 1 MB or more: 256MB, 1GB"
+    number = value if isinstance(value, int) else round(_measured(value, _BYTES, right))
+    if number < _BYTES["mb"]:
+        raise ValueError(right)
+    return number
+
+
+def _seconds(value: Any) -> float:
+    right = "give a time, a minute or more: 30m, 12h, 7d"
+    seconds = float(value) if isinstance(value, int | float) else _measured(value, _TIMES, right)
+    if not _TIMES["m"] <= seconds < float("inf"):
+        raise ValueError(right)
+    return seconds
+
+
+_BYTES: Final = {"": 1, "b": 1, "kb": 1_000, "mb": 1_000_000, "gb": 1_000_000_000}
+_TIMES: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_MEASURE: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([a-z]{0,2})")
+
+
+def _measured(value: Any, units: Mapping[str, int], right: str) -> float:
+    """Return a number with a unit behind it, in the smallest unit."""
+    found = _MEASURE.fullmatch(str(value).strip().lower())
+    if found is None or found[2] not in units:
+        raise ValueError(right)
+    return float(found[1]) * units[found[2]]
 
 
 def _names(value: Any) -> tuple[str, ...]:
@@ -304,6 +355,15 @@ SETTINGS: Final = (
         _names,
     ),
     Setting("log_output", "JSON lines of log records: stdout, stderr or a file", "export", "log_output", _text),
+    Setting(
+        "store",
+        "folder where what matters is kept, .insitu for example; none keeps nothing",
+        "store",
+        "folder",
+        _folder,
+    ),
+    Setting("store_bytes", "most that the store's files may take: 256MB", "store", "bytes", _bytes),
+    Setting("retention", "how long the store keeps it: 7d, 12h, 30m", "store", "retention", _seconds),
     Setting("token", "lets others than this machine read /metrics", "web", "token", _text),
     Setting("redact", "whether secrets are taken out", "redact", "on", _flag),
     Setting("redact_keys", "more keys whose values are secret", "redact", "keys", _names),
@@ -362,6 +422,7 @@ _ROOMS: Final[dict[str, type[Any]]] = {
     "service": ServiceOptions,
     "tracing": TracingOptions,
     "export": ExportOptions,
+    "store": StoreOptions,
     "web": WebOptions,
     "redact": RedactOptions,
     "process": ProcessOptions,

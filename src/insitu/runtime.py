@@ -10,15 +10,11 @@ import signal
 import sys
 import threading
 import uuid
-import weakref
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from opentelemetry import _logs as otel_logs
-from opentelemetry import metrics as otel_metrics
-from opentelemetry import trace as otel_trace
-
+from insitu import providers
 from insitu.config import W3C, Options, read
 from insitu.core import clock as clocks
 from insitu.core import context, guard, values
@@ -31,12 +27,10 @@ from insitu.core.redact import Redactor
 from insitu.core.sender import Sender
 from insitu.signals import event_loop, tracing
 from insitu.signals.errors import errors
-from insitu.signals.logs import WARN, LoggerProvider, logs
-from insitu.signals.meter import MeterProvider
+from insitu.signals.logs import WARN, logs
 from insitu.signals.metrics import registry
 from insitu.signals.requests import Requests
 from insitu.signals.resources import Resources
-from insitu.signals.sampling import Ratio, Sampler, from_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -68,6 +62,11 @@ LATE: Final = {
     "prometheus": "insitu.exporters.prometheus",
     "jsonlines": "insitu.exporters.jsonlines",
     "api": "insitu.web.api",
+    "keeping": "insitu.analysis.keeping",
+    "folder": "insitu.store.folder",
+    "writer": "insitu.store.writer",
+    "reader": "insitu.store.reader",
+    "monitoring": "insitu.web.monitoring",
 }
 """Rooms loaded when they are first needed: sixty small modules cost 125 ms."""
 
@@ -100,13 +99,15 @@ class Runtime:
         )
         self.resource = self._resource()
         self.pipeline = Pipeline(
-            clock, self.meter, count=self._count, keep=_kept, redact=Cleaner(self.redactor).clean, threads=threads
+            clock, self.meter, count=self._count, keep=self._keep, redact=Cleaner(self.redactor).clean, threads=threads
         )
         self.resources = Resources(clock, self._blocked)
         self.pipeline.forked.append(self._forked)
         self.pipeline.every(1.0, self.resources.sample, "resources")
         self.pipeline.every(WATCH_SECONDS, self.resources.watch, "event_loop")
         self._api: Any = None
+        self.keeper: Any = None
+        self.store: Any = None
 
     def start(self) -> None:
         """Attach the signals, the exporters and the libraries."""
@@ -116,14 +117,17 @@ class Runtime:
         )
         registry.wall, registry.on, registry.clean = self.clock.wall, True, self.redactor.attributes
         chosen = options.tracing.propagators
-        self.propagator = context.propagator(chosen, _propagator)
+        self.propagator = providers.propagator_of(chosen)
         requests.configure(options.tracing.exclude, None if chosen == W3C else self.propagator)
         tracing.provider.readable = lambda span, sdk_resource: _late("readable").readable(span, sdk_resource)
-        tracing.provider.attach(self.pipeline, _sampler(options), limits, self._sdk_resource)
+        tracing.provider.attach(self.pipeline, providers.sampler_of(options.tracing), limits, self._sdk_resource)
         errors.attach(self.pipeline)
-        self._become_provider()
+        providers.become_global(self.propagator, lambda: _late("readable").JoinedProcessor(tracing.provider))
         for make in self._exporters():
             self._add_exporter(make)
+        requests.exemplars_are_kept = False
+        if options.store.folder:
+            guard.call("store", self._open_store)
         logs.attach(self.pipeline)
         _late("libraries").instrument(options.process.libraries)
         if options.process.signals:
@@ -138,8 +142,17 @@ class Runtime:
         logs.attach(None)
         errors.attach(None)
         done = self.pipeline.close(timeout)
+        if self.store is not None:
+            self.store.close()
         registry.on = False
         self.resources.close()
+        return done
+
+    def flush(self, timeout: float, *, hurry: bool = False) -> bool:
+        """Hand on, store and send everything recorded so far. False when something was lost, or time ran out."""
+        done = self.pipeline.flush(timeout, hurry=hurry)
+        if self.store is not None:
+            guard.call("store.write", self.store.write)
         return done
 
     def instrument(self, app: T) -> T:
@@ -202,6 +215,7 @@ class Runtime:
             self.pipeline,
             self.meter,
             *self.pipeline.senders,
+            *((self.keeper, self.store) if self.store is not None else ()),
         ):
             for family in guard.call("collect", lambda given=collector: list(given.collect()), default=()):
                 # What counts in memory counts since the registry does; what was sampled has its own times.
@@ -218,6 +232,8 @@ class Runtime:
         self.resource = self._resource()
         reset_counts()
         self.resources.reset()
+        if self.store is not None:
+            self.store.after_fork()
 
     def _resource(self) -> Resource:
         return Resource(self.redactor.attributes(resource(self.options).attributes))
@@ -255,20 +271,30 @@ class Runtime:
             self.pipeline.senders.append(sender)
             self.pipeline.sinks.append(sender)
 
-    # --- OpenTelemetry ---
+    # --- the store ---
 
-    def _become_provider(self) -> None:
-        """Become the global providers and propagator, once; where another tracer provider is set already, join it."""
-        if isinstance(otel_trace.get_tracer_provider(), otel_trace.ProxyTracerProvider):
-            otel_trace.set_tracer_provider(tracing.provider)
-        elif otel_trace.get_tracer_provider() is not tracing.provider:
-            _join(otel_trace.get_tracer_provider())
-        # The API keeps these two proxies' classes private.
-        if type(otel_metrics.get_meter_provider()).__name__ == "_ProxyMeterProvider":
-            otel_metrics.set_meter_provider(MeterProvider(registry))
-        if type(otel_logs.get_logger_provider()).__name__ == "ProxyLoggerProvider":
-            otel_logs.set_logger_provider(LoggerProvider(logs))
-        _propagate().set_global_textmap(self.propagator)
+    def _open_store(self) -> None:
+        options = self.options.store
+        keeping, writer = _late("keeping"), _late("writer")
+        self.keeper = keeping.Keeper(keeping.Policy(), self.clock.wall())
+        folder = _late("folder").place_for(options.folder, self.options.service.name)
+        self.store = writer.Writer(
+            folder, self.clock, self.keeper.closed, cap=options.bytes, retention=options.retention
+        )
+        # Where nobody else gets the traces, an exemplar that is not in the store would lead nowhere.
+        requests.exemplars_are_kept = not self.pipeline.senders
+        self.pipeline.sinks.append(self.store)
+        self.pipeline.every(1.0, self.store.write, "store")
+
+    def _keep(self, records: Sequence[Record]) -> list[Record]:
+        """Decide what the store keeps, and return what goes any further: exporters get every sampled trace."""
+        sampled = [record for record in records if type(record) is not LocalTrace or record.sampled]
+        if self.keeper is None:
+            return sampled
+        self.keeper.decide([record for record in sampled if type(record) is LocalTrace], self.clock.wall())
+        if self.pipeline.sinks != [self.store]:
+            return sampled
+        return [record for record in sampled if type(record) is not LocalTrace or record.kept]
 
     def _sdk_resource(self) -> Any:
         return _late("readable").sdk_resource(self.resource)
@@ -279,77 +305,20 @@ class Runtime:
         """Return what answers our own paths."""
         if self._api is None:
             page = _late("prometheus").Page(self._scrape, self.resource)
-            self._api = _late("api").Api({"/metrics": page.render}, self.options.web.token or None)
+            token = self.options.web.token or None
+            self._api = _late("api").Api({"/metrics": page.render}, token, self._monitoring())
         return self._api
+
+    def _monitoring(self) -> Any:
+        if self.store is None:
+            return None
+        reader = _late("reader").Reader(self.store.folder, self.store.database)
+        return _late("monitoring").Monitoring(reader, self.clock.wall)
 
     def _scrape(self) -> Iterable[Family]:
         running = current()
         running.pipeline.drain(0.05)
         return running.collect()
-
-
-def _kept(records: Sequence[Record]) -> list[Record]:
-    return [record for record in records if type(record) is not LocalTrace or record.sampled]
-
-
-def _sampler(options: Options) -> Sampler:
-    chosen = options.tracing
-    named = from_names(chosen.sampler, chosen.sampler_argument, _sampler_factory) if chosen.sampler else None
-    return named if named is not None else Ratio(chosen.sample)
-
-
-def _sampler_factory(name: str) -> Any:
-    return _entry("opentelemetry_traces_sampler", name)
-
-
-def _propagate() -> Any:
-    """Return `opentelemetry.propagate`, which cannot be imported while OTEL_PROPAGATORS names what is not installed."""
-    try:
-        return importlib.import_module("opentelemetry.propagate")
-    except ValueError:
-        named = os.environ.pop("OTEL_PROPAGATORS")
-        try:
-            return importlib.import_module("opentelemetry.propagate")
-        finally:
-            os.environ["OTEL_PROPAGATORS"] = named
-
-
-def _propagator(name: str) -> Any:
-    if name == "none":
-        return None
-    made = _entry("opentelemetry_propagator", name)
-    if made is None:
-        guard.warn(f"propagator {name}", "insitu: OTEL_PROPAGATORS names %s, which is not installed", name)
-        return None
-    return made()
-
-
-def _entry(group: str, name: str) -> Any:
-    for entry in metadata.entry_points(group=group, name=name):
-        return guard.call(f"{group} {name}", entry.load)
-    return None
-
-
-_joined: weakref.WeakSet[Any] = weakref.WeakSet()
-
-
-def _join(other: Any) -> None:
-    add = getattr(other, "add_span_processor", None)
-    if add is None:
-        guard.warn(
-            "provider",
-            "insitu: a tracer provider of %s is set already; spans made through OpenTelemetry are not seen",
-            type(other).__module__,
-        )
-        return
-    if other in _joined:
-        return
-    _joined.add(other)
-    guard.call("provider.join", lambda: add(_late("readable").JoinedProcessor(tracing.provider)))
-    guard.warn(
-        "provider",
-        "insitu: a tracer provider is set already; insitu joined it. Call insitu.init() first to pay for one only.",
-    )
 
 
 def resource(options: Options) -> Resource:
@@ -448,7 +417,7 @@ def instrument(app: T, **options: Any) -> T:
 @guard.safe("flush", default=False)
 def flush(timeout: float = 5.0) -> bool:
     """Deliver everything recorded so far. False when something was lost or `timeout` seconds were not enough."""
-    return _runtime.pipeline.flush(timeout) if _runtime is not None else True
+    return _runtime.flush(timeout) if _runtime is not None else True
 
 
 @guard.safe("shutdown", default=False)
@@ -474,7 +443,7 @@ def _on_sigterm(number: int, _frame: object) -> None:
 
 def _flush_at_exit() -> None:
     if _runtime is not None:
-        _runtime.pipeline.flush(EXIT_SECONDS, hurry=True)
+        _runtime.flush(EXIT_SECONDS, hurry=True)
 
 
 @guard.safe("bind", default=context.Bound(None, None))

@@ -138,7 +138,7 @@ def recording(
     """
     swallowed: list[BaseException] = []
     runtime.shutdown(timeout=1.0)
-    given = {"exporters": (), "libraries": (), "service": "test", **options}
+    given = {"exporters": (), "libraries": (), "service": "test", "store": "none", **options}
     started = runtime.Runtime(
         config.read(given, environ or {}, Path(os.devnull)), environ or {}, clock or Clock(), threads=threads
     )

@@ -25,8 +25,11 @@ def ask(api, path="/metrics", method="GET", peer="127.0.0.1", **headers):
     return api.handle(Request(method, path, LOCAL | headers, peer))
 
 
-def test_the_paths_are_known_so_that_an_adapter_asks_for_no_other(api):
-    assert api.paths == {"/metrics", "/broken"}
+@pytest.mark.parametrize(
+    ("path", "ours"), [("/metrics", True), ("/metrics/", False), ("/monitoring/x", False), ("", False)]
+)
+def test_the_paths_are_known_so_that_an_adapter_asks_for_no_other(api, path, ours):
+    assert api.owns(path) is ours
 
 
 def test_a_page_is_rendered_for_what_the_reader_accepts(api):

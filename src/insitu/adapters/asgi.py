@@ -85,7 +85,7 @@ class Middleware:
         # Nobody below, mounted or wrapped, may trace and measure the request again: neither we nor FastAPI itself.
         scope["insitu"] = scope["fastapi.telemetry"] = None
         path = scope["path"]
-        if kind == "http" and path in self._api.paths and await self._answered(scope, receive, send):
+        if kind == "http" and self._api.owns(path) and await self._answered(scope, receive, send):
             return
         if requests.exclude is not None and requests.exclude.fullmatch(path):
             await self._hidden(scope, receive, send)
@@ -190,7 +190,8 @@ class Middleware:
     async def _answer(self, scope: Scope, send: Send) -> None:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         client = scope.get("client")
-        request = Request(scope["method"], scope["path"], headers, client[0] if client else None)
+        peer, query = client[0] if client else None, scope.get("query_string", b"").decode("latin-1")
+        request = Request(scope["method"], scope["path"], headers, peer, query)
         response: Response = await asyncio.wrap_future(self._read(lambda: self._api.handle(request)))
         sent = [(b"content-type", response.content_type.encode()), (b"content-length", b"%d" % len(response.body))]
         sent += [(name.encode(), value.encode()) for name, value in response.headers.items()]

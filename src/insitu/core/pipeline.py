@@ -66,7 +66,7 @@ class Pipeline:
         clock, meter: time and the ledger.
         count: folds records into the aggregates; exact, and called once for each record, whatever becomes of its
             detail.
-        keep: returns those of some records whose detail goes any further.
+        keep: returns those of some records whose detail goes any further; asked only where there is a sink.
         redact: cleans one record in place; called only where there is a sink.
         threads: False leaves all work to `flush`, for tests that own the time.
         queue_bytes: cap of the queue.
@@ -247,10 +247,10 @@ class Pipeline:
         self._slice_bytes = min(max(fits, _LEAST_SLICE_BYTES), 2 * self._slice_bytes, _MOST_SLICE_BYTES)
 
     def _handle(self, records: list[Record]) -> None:
-        guard.call("pipeline.count", self._count, records)
+        kept = guard.call("pipeline.keep", self._keep, records, default=records) if self.sinks else []
+        guard.call("pipeline.count", self._count, records)  # after the decision: an exemplar names what is kept
         if not self.sinks:
             return
-        kept = guard.call("pipeline.keep", self._keep, records, default=records)
         if not guard.call("pipeline.redact", self._are_clean, kept, default=False):
             kept = self._clean_alone(kept)
         for sink in self.sinks:

@@ -43,6 +43,10 @@ class Scope:
     attributes: tuple[tuple[str, Any], ...] = ()
 
 
+UNDECIDED: Final = "undecided"
+"""Stands in `kept` of a part of a trace whose root is still open: the trace's last part decides."""
+
+
 class LocalTrace:
     """The part of one trace that happens in this process below one local root.
 
@@ -67,6 +71,7 @@ class LocalTrace:
         since: wall nanoseconds of the start, or of the last partial record.
         metered: whether the budget's meter times this trace.
         flags: W3C trace flags, as an integer.
+        kept: why the local store keeps it (`analysis.keeping`), "" when it does not; decided on the worker.
 
     """
 
@@ -75,6 +80,7 @@ class LocalTrace:
         "closed",
         "errors",
         "flags",
+        "kept",
         "metered",
         "monotonic",
         "offset",
@@ -102,6 +108,7 @@ class LocalTrace:
         self.weight = 0
         self.since = wall
         self.closed = False
+        self.kept = ""
         self.metered = trace_id & _METER_MASK == 0
 
     def alone(self, span: SpanRecord) -> LocalTrace:
@@ -203,6 +210,10 @@ class SpanRecord:
     def duration(self) -> int:
         """Nanoseconds from start to end."""
         return max(0, self.end_time - self.start_time)
+
+    def outcome(self) -> str:
+        """Return what came of it in a word that has few values; "" where all went well."""
+        return "error" if self.status_code == Error else ""
 
     def settle(self) -> Attributes:
         """Return all attributes as one dict that stays; called on the worker for what is kept or exported."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
-from insitu.core import guard, stacktrace
+from insitu.core import documents, guard, stacktrace
 from insitu.core.ports import Delivery, Part
 from insitu.core.records import ErrorRecord, LogRecord, place_attributes
 
@@ -18,11 +17,6 @@ if TYPE_CHECKING:
 
     from insitu.core.ports import ExporterContext
     from insitu.core.records import Attributes, Family, Place, Record, Signal
-
-try:
-    import orjson
-except ImportError:  # no wheel for this interpreter (free-threaded builds)
-    orjson = None  # type: ignore[assignment]
 
 K = TypeVar("K")
 
@@ -162,19 +156,10 @@ def _rfc3339(nanoseconds: int) -> bytes:
 
 
 def dumps(line: dict[str, Any]) -> bytes:
-    """Return one line of JSON; what JSON has no form for is rendered as text."""
-    if orjson is not None:
-        try:
-            data = orjson.dumps(line, default=_unusual)
-            return data if data.isascii() and _DELETE not in data else _RAW.sub(_escaped, data)
-        except TypeError:  # a lone surrogate, or an integer beyond 64 bits
-            pass
-    return json.dumps(line, default=_unusual, ensure_ascii=True).encode()
+    """Return a document on one line that a terminal cannot take for anything else."""
+    data = documents.dumps(line)
+    return data if data.isascii() and _DELETE not in data else _RAW.sub(_escaped, data)
 
 
 def _escaped(raw: re.Match[bytes]) -> bytes:
     return b"\\u%04x" % ord(raw.group().decode())
-
-
-def _unusual(value: object) -> Any:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else guard.render(value)

@@ -120,6 +120,10 @@ class ServerSpan(Span):
             self.settled = True
         return self.own or {}
 
+    def outcome(self) -> str:
+        """Return the status code, or the type of the error that there is none for."""
+        return str(self.response_status or self.error_type)
+
     def facts(self) -> Attributes:
         """Return the request as attributes of the stable HTTP semantic conventions."""
         scheme, path, query, version, host, agent, client, server = self.raw
@@ -219,6 +223,7 @@ class Requests:
         self._seen: dict[tuple[str, str], int] = {}
         self._methods = known_methods()
         self.exclude: re.Pattern[str] | None = None
+        self.exemplars_are_kept = False
         self.propagator: TextMapPropagator | None = None
         self._series: dict[tuple[Any, ...], _Series] = {}
         self._unsampled: deque[ServerSpan] = deque()
@@ -377,7 +382,8 @@ class Requests:
         if series is None:
             series = self._new_series(key)
         seconds = (span.end_time - span.start_time) / 1e9
-        sample = (seconds, span.end_time, trace.trace_id, span.span_id) if trace.sampled else None
+        found = trace.sampled and (trace.kept or not self.exemplars_are_kept)  # where it leads there is a trace
+        sample = (seconds, span.end_time, trace.trace_id, span.span_id) if found else None
         with self._metrics.lock:
             series.duration.record(seconds, sample)
             if span.request_size >= 0:

@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING, Final
 
 from insitu.core import guard
 from insitu.web import access
+from insitu.web.monitoring import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from insitu.web.monitoring import Monitoring
+
 _METHODS: Final = ("GET", "HEAD")
 _TEXT: Final = "text/plain; charset=utf-8"
+_NOTHING: Final = "\0"
+"""How no path begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,7 @@ class Request:
     path: str
     headers: Mapping[str, str]
     peer: str | None
+    query: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +50,41 @@ class Api:
     Args:
         pages: path → what renders it, given the Accept header: (content type, body).
         token: opens them to others than this machine.
+        monitoring: answers every path below its prefix; None where nothing is kept.
 
     """
 
-    def __init__(self, pages: Mapping[str, Callable[[str], tuple[str, bytes]]], token: str | None) -> None:
+    def __init__(
+        self,
+        pages: Mapping[str, Callable[[str], tuple[str, bytes]]],
+        token: str | None,
+        monitoring: Monitoring | None = None,
+    ) -> None:
         self._pages = pages
         self._token = token
-        self.paths = frozenset(pages)
+        self._monitoring = monitoring
+        self._prefix = PREFIX if monitoring is not None else _NOTHING
+
+    def owns(self, path: str) -> bool:
+        """Whether a path is ours."""
+        return path in self._pages or path.startswith(self._prefix)
 
     def handle(self, request: Request) -> Response:
-        """Answer a request to one of `paths`; the body is that of a GET, and the adapter leaves it out for a HEAD."""
+        """Answer a request to one of our paths; the body is that of a GET, and the adapter leaves it out for a HEAD."""
         if not access.allowed(request.peer, request.headers, self._token):
             return Response(401, access.REFUSAL.encode(), headers={"www-authenticate": "Bearer"})
         if request.method not in _METHODS:
             return Response(405, b"insitu: only GET is answered here\n", headers={"allow": "GET, HEAD"})
-        rendered = guard.call("web.handle", self._pages[request.path], request.headers.get("accept", ""))
+        rendered = guard.call("web.handle", self._rendered, request)
         if rendered is None:
             return Response(500, b"insitu: this page failed; the log says why\n")
-        content_type, body = rendered
+        status, content_type, body = rendered
         plain = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
-        return Response(200, body, content_type, plain)
+        return Response(status, body, content_type, plain)
+
+    def _rendered(self, request: Request) -> tuple[int, str, bytes]:
+        page = self._pages.get(request.path)
+        if page is not None:
+            return (200, *page(request.headers.get("accept", "")))
+        assert self._monitoring is not None, request.path
+        return self._monitoring.answer(request.path, request.query)

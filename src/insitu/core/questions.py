@@ -1,0 +1,98 @@
+"""What can be asked of the store, and what an answer looks like: shared by who asks, `web`, and who knows, `store`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+LIMIT: Final = 100
+FOREVER: Final = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """What every question says.
+
+    Attributes:
+        since, until: wall nanoseconds, both included; of the start of what is asked for.
+        limit: about how many answers.
+        cursor: from the answer before; None at the first time.
+
+    """
+
+    since: int = 0
+    until: int = FOREVER
+    limit: int = LIMIT
+    cursor: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TraceSearch:
+    """Which traces. What is None, or empty, does not matter.
+
+    Attributes:
+        name: of the local root, whole.
+        outcome: a status code or an error's type, or how it begins: `5` for all server errors.
+        least, most: nanoseconds.
+        failed: with, or without, an error.
+        reason: why it was kept.
+        key, value: an attribute of any span, as text; without a key any attribute.
+
+    """
+
+    name: str = ""
+    outcome: str = ""
+    least: int = 0
+    most: int = FOREVER
+    failed: bool | None = None
+    reason: str = ""
+    key: str = ""
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LogSearch:
+    """Which log records.
+
+    Attributes:
+        severity: the least, as OpenTelemetry's number.
+        logger: its whole name.
+        text: stands anywhere in the record, in any case.
+        trace_id: of the trace that it belongs to, in hexadecimal.
+
+    """
+
+    severity: int = 0
+    logger: str = ""
+    text: str = ""
+    trace_id: str = ""
+
+
+@dataclass(slots=True)
+class Answer:
+    """What was found.
+
+    Attributes:
+        found: documents, the newest first.
+        cursor: where to go on; None when all was looked through.
+        looked, blocks: blocks that were looked through, and that there are in the period.
+
+    """
+
+    found: list[dict[str, Any]] = field(default_factory=list)
+    cursor: int | None = None
+    looked: int = 0
+    blocks: int = 0
+
+
+class Reader(Protocol):
+    """Answers from what is kept. Used by one thread at a time, the reader."""
+
+    def traces(self, search: TraceSearch, period: Period) -> Answer:
+        """Return traces as {trace_id, name, outcome, start, duration, spans, failed, reason}."""
+
+    def trace(self, trace_id: str) -> dict[str, Any] | None:
+        """Return a trace as {trace_id, reason, spans, logs}; None where nothing is known of it."""
+
+    def logs(self, search: LogSearch, period: Period) -> Answer:
+        """Return records as {timestamp, severity, level, logger, body, attributes, trace_id, span_id, exception}."""

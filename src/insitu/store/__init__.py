@@ -1,0 +1,1 @@
+"""What is kept on disk, beside the application: blocks of traces and logs, totals by time."""

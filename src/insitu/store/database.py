@@ -1,0 +1,136 @@
+"""One SQLite file: its tables, what is written to it, and how it stays within its cap.
+
+Write-ahead logging, so that readers of any process see a consistent state while we write, and never wait.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any, Final
+
+from insitu.store.blocks import Block
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from insitu.analysis.keeping import Tally
+
+VERSION: Final = 1
+TRACES, LOGS = KINDS = ("traces", "logs")
+_BUSY_MILLISECONDS: Final = 50
+_CHECKPOINT_PAGES: Final = 256
+_CACHE_KILOBYTES: Final = 512
+_OLDEST_AT_ONCE: Final = 8
+
+_SCHEMA: Final = """
+CREATE TABLE block (
+    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, "start" INTEGER NOT NULL, "end" INTEGER NOT NULL,
+    entries INTEGER NOT NULL, ids BLOB NOT NULL, hot BLOB NOT NULL, rest BLOB NOT NULL
+);
+CREATE INDEX block_end ON block (kind, "end");
+CREATE TABLE tally (
+    "start" INTEGER NOT NULL, "end" INTEGER NOT NULL, reason TEXT NOT NULL, seen INTEGER NOT NULL, kept INTEGER NOT NULL
+);
+CREATE INDEX tally_end ON tally ("end");
+"""
+
+_DROP_OLDEST: Final = """
+DELETE FROM block WHERE id IN (SELECT id FROM block ORDER BY "end" LIMIT ?) RETURNING entries
+"""
+
+
+class Database:
+    """The file that this process writes. Used by one thread, the worker.
+
+    Args:
+        path: the file; None keeps everything in memory.
+
+    Raises:
+        sqlite3.Error, OSError: it cannot be opened.
+
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._connection = sqlite3.connect(
+            str(path) if path is not None else ":memory:", isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._prepare()
+        except sqlite3.Error:
+            self._connection.close()
+            raise
+
+    def _prepare(self) -> None:
+        run = self._connection.execute
+        run(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+        run("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table
+        run("PRAGMA journal_mode = WAL")
+        run("PRAGMA synchronous = NORMAL")  # a power cut loses the last seconds, and damages nothing
+        run(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        run(f"PRAGMA cache_size = -{_CACHE_KILOBYTES}")
+        if run("PRAGMA user_version").fetchone()[0] == 0:
+            self._connection.executescript(_SCHEMA)
+            run(f"PRAGMA user_version = {VERSION}")
+
+    def write(self, blocks: list[tuple[str, Block]], tallies: list[Tally]) -> None:
+        """Write all of it, or nothing."""
+        run = self._connection.execute
+        run("BEGIN IMMEDIATE")
+        try:
+            self._connection.executemany(
+                'INSERT INTO block (kind, "start", "end", entries, ids, hot, rest) VALUES (?, ?, ?, ?, ?, ?, ?)',
+                [(kind, *block) for kind, block in blocks],
+            )
+            self._connection.executemany(
+                "INSERT INTO tally VALUES (?, ?, ?, ?, ?)",
+                [
+                    (tally.start, tally.end, reason, seen, tally.kept[reason])
+                    for tally in tallies
+                    for reason, seen in tally.seen.items()
+                    if seen
+                ],
+            )
+            run("COMMIT")
+        except sqlite3.Error:
+            if self._connection.in_transaction:
+                run("ROLLBACK")
+            raise
+
+    @property
+    def size(self) -> int:
+        """Bytes in use; what was deleted counts no more."""
+        run = self._connection.execute
+        pages, free = run("PRAGMA page_count").fetchone()[0], run("PRAGMA freelist_count").fetchone()[0]
+        return int((pages - free) * run("PRAGMA page_size").fetchone()[0])
+
+    def shrink(self, cap: int, oldest: int) -> int:
+        """Drop the oldest blocks until the file is below `cap` bytes and holds nothing that ended before `oldest`.
+
+        Args:
+            cap: bytes.
+            oldest: wall nanoseconds.
+
+        Returns:
+            The entries dropped.
+
+        """
+        run = self._connection.execute
+        gone = run('DELETE FROM block WHERE "end" < ? RETURNING entries', (oldest,)).fetchall()
+        run('DELETE FROM tally WHERE "end" < ?', (oldest,))
+        while self.size > cap:
+            here = run(_DROP_OLDEST, (_OLDEST_AT_ONCE,)).fetchall()
+            if not here:
+                break
+            gone += here
+        run("PRAGMA incremental_vacuum")
+        return sum(entries for (entries,) in gone)
+
+    def read(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a question, for whoever reads a store that is kept in memory."""
+        return self._connection.execute(statement, values).fetchall()
+
+    def close(self) -> None:
+        """Close it; what was written stays."""
+        self._connection.close()

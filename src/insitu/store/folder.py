@@ -1,0 +1,127 @@
+"""Where the store's files live, whose they are, and which of them nobody writes any more.
+
+    <store>/<service>/<uuid>.db      one for each process, opened after a fork and never inherited
+    <store>/<service>/<uuid>.lock    held (flock) as long as the process lives
+
+The lock is a file of its own: closing any other handle of a database would let go of SQLite's own locks on it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from insitu.core import guard
+
+try:
+    import fcntl
+except ImportError:  # Windows: one process, whose files are its own
+    fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DATABASE: Final = ".db"
+_LOCK: Final = ".lock"
+_BESIDE: Final = ("-wal", "-shm")
+_UNFIT: Final = re.compile(r"[^\w.-]+")
+_LONGEST_NAME: Final = 100
+
+
+def place_for(store: str, service: str) -> Path | None:
+    """Make and return the folder of a service; a temporary one where it cannot be made, None where nothing can."""
+    name = _UNFIT.sub("_", service).strip(".")[:_LONGEST_NAME] or "service"
+    wanted = Path(store).absolute() / name
+    error = _prepared(wanted)
+    if error is None:
+        return wanted
+    # A place that other processes of ours find as well, and that is nobody else's.
+    other = Path(tempfile.gettempdir()) / f"insitu-{os.getuid() if hasattr(os, 'getuid') else 0}" / name
+    failed = _prepared(other)
+    rest = f"what is kept goes to {other}" if failed is None else "it is kept in memory"
+    guard.warn("store.folder", "insitu: the store %s cannot be written (%s); %s", wanted, error, rest)
+    return other if failed is None else None
+
+
+def _prepared(folder: Path) -> OSError | None:
+    """Make a folder that only we can read, with its own .gitignore; return what stood against it."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
+            return PermissionError(f"{folder} belongs to somebody else")
+        ignore = folder.parent / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n", encoding="ascii")
+        probe = folder / f"{uuid.uuid4()}.probe"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        return error
+    return None
+
+
+class Lease:
+    """A database's name, held by this process until `release` or its end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / f"{uuid.uuid4()}{DATABASE}"
+        lock = self.path.with_suffix(_LOCK)
+        self._handle = os.open(lock, os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600)
+        if fcntl is not None:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def release(self) -> None:
+        """Let others tidy up behind us; the file stays, to be read."""
+        os.close(self._handle)
+
+
+def databases(folder: Path) -> list[Path]:
+    """Return the databases of a folder, the one that was written last first."""
+    found = []
+    for path in folder.glob(f"*{DATABASE}"):
+        try:
+            found.append((path.stat().st_mtime_ns, path))
+        except OSError:  # removed meanwhile
+            continue
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a database with what lies beside it."""
+    return sum(_bytes(each) for each in _files(path))
+
+
+def _files(path: Path) -> Iterator[Path]:
+    yield path
+    for suffix in _BESIDE:
+        yield path.with_name(path.name + suffix)
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def remove_if_dead(path: Path) -> bool:
+    """Remove a database that no living process writes; whether it is gone."""
+    lock = path.with_suffix(_LOCK)
+    try:
+        handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError:
+        return False
+    try:
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for each in (*_files(path), lock):
+            each.unlink(missing_ok=True)
+    except OSError:  # somebody lives, or it is not ours to remove
+        return False
+    finally:
+        os.close(handle)
+    return True

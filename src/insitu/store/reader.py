@@ -1,0 +1,266 @@
+"""Questions to the store: the newest answers first, within a time that a page can wait.
+
+All processes' files are read together. A question stops at its limit or its deadline, and then its answer has a cursor
+where the next one goes on; what has no answer at all still tells how much was looked through.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sqlite3
+import time
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from insitu.core import documents, guard
+from insitu.core.questions import FOREVER, Answer, LogSearch, Period, TraceSearch
+from insitu.store import blocks
+from insitu.store.database import LOGS, TRACES
+from insitu.store.folder import databases
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from insitu.store.blocks import LogEntry, TraceEntry
+    from insitu.store.database import Database
+
+DEADLINE_SECONDS: Final = 0.15
+_BUSY_SECONDS: Final = 0.05
+_BLOCKS: Final = (
+    'SELECT "end", "start", entries, id FROM block WHERE kind = ? AND "end" <= ? AND "end" >= ? ORDER BY "end" DESC'
+)
+_HOT: Final = "SELECT hot FROM block WHERE id = ?"
+_IDS: Final = "SELECT ids FROM block WHERE id = ?"
+_REST: Final = "SELECT rest FROM block WHERE id = ?"
+
+
+class _Source:
+    """One database, open for reading."""
+
+    def __init__(self, name: str, read: Callable[[str, Sequence[object]], list[tuple[Any, ...]]]) -> None:
+        self.name = name
+        self.read = read
+
+    def one(self, statement: str, number: int) -> bytes:
+        """Return a part of a block; empty where the block is gone."""
+        rows = self.read(statement, (number,))
+        return bytes(rows[0][0]) if rows else b""
+
+
+class Reader:
+    """Answers questions. Used by one thread at a time, the reader.
+
+    Args:
+        folder: of the service; None where the store is in memory.
+        own: returns the database that this process writes, or None.
+        monotonic: seconds.
+
+    """
+
+    def __init__(
+        self, folder: Path | None, own: Callable[[], Database | None], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._folder = folder
+        self._own = own
+        self._monotonic = monotonic
+
+    def traces(self, search: TraceSearch, period: Period, seconds: float = DEADLINE_SECONDS) -> Answer:
+        """Return traces as {trace_id, name, outcome, start, duration, spans, failed, reason}."""
+
+        def look(source: _Source, number: int) -> Iterator[dict[str, Any]]:
+            hot = source.one(_HOT, number)
+            if search.name and documents.dumps(search.name)[1:-1] not in hot:
+                return
+            fits = [
+                (at, entry)
+                for at, entry in enumerate(blocks.trace_entries(hot) if hot else ())
+                if _fits(search, entry) and period.since <= entry.start <= period.until
+            ]
+            if fits and (search.key or search.value):
+                fits = _with_attribute(fits, blocks.lines_of(source.one(_REST, number)), search)
+            if fits:
+                ids = source.one(_IDS, number)
+                yield from (_trace(ids, at, entry) for at, entry in fits)
+
+        return self._search(TRACES, period, seconds, look)
+
+    def logs(self, search: LogSearch, period: Period, seconds: float = DEADLINE_SECONDS) -> Answer:
+        """Return records as {timestamp, severity, level, logger, body, attributes, trace_id, span_id, exception}."""
+        wanted = bytes.fromhex(search.trace_id) if search.trace_id else b""
+        text = search.text.casefold()
+
+        def look(source: _Source, number: int) -> Iterator[dict[str, Any]]:
+            ids = source.one(_IDS, number)
+            mine = set(blocks.places(ids, wanted)) if wanted else None
+            if mine is not None and not mine:
+                return
+            hot = source.one(_HOT, number)
+            fits = [
+                (at, entry)
+                for at, entry in enumerate(blocks.log_entries(hot) if hot else ())
+                if (mine is None or at in mine)
+                and _may_be(search, entry)
+                and period.since <= entry.timestamp <= period.until
+            ]
+            if not fits:
+                return
+            lines = blocks.lines_of(source.one(_REST, number))
+            for at, entry in fits:
+                shown = _log(ids, at, entry, lines[at])
+                if not text or text in _searched(shown):
+                    yield shown
+
+        return self._search(LOGS, period, seconds, look)
+
+    def trace(self, trace_id: str) -> dict[str, Any] | None:
+        """Return a trace whole, from every process here, with its log records; None where nothing is known of it."""
+        wanted = bytes.fromhex(trace_id)
+        spans: list[dict[str, Any]] = []
+        reason = ""
+        with self._sources() as sources:
+            for source in sources:
+                for number, ids in source.read(
+                    "SELECT id, ids FROM block WHERE kind = ? AND instr(ids, ?)", (TRACES, wanted)
+                ):
+                    at_places = list(blocks.places(bytes(ids), wanted))
+                    if at_places:
+                        lines = blocks.lines_of(source.one(_REST, number))
+                        entries = list(blocks.trace_entries(source.one(_HOT, number)))
+                        for at in at_places:
+                            spans += blocks.spans_of(lines[at])
+                            reason = entries[at].reason
+        if not spans:
+            return None
+        spans.sort(key=lambda span: (span["start"], span["span_id"]))
+        around = Period(limit=1_000)
+        records = self.logs(LogSearch(trace_id=trace_id), around, seconds=1.0).found
+        return {"trace_id": trace_id, "reason": reason, "spans": spans, "logs": records[::-1]}
+
+    # --- how ---
+
+    def _search(
+        self, kind: str, period: Period, seconds: float, look: Callable[[_Source, int], Iterator[dict[str, Any]]]
+    ) -> Answer:
+        """Look through the blocks of all files, the newest first."""
+        answer = Answer()
+        until = self._monotonic() + seconds
+        newest = period.cursor if period.cursor is not None else FOREVER
+        with self._sources() as sources:
+            listed = [(source, source.read(_BLOCKS, (kind, newest, period.since))) for source in sources]
+            answer.blocks = sum(len(rows) for _, rows in listed)
+            queue = heapq.merge(
+                *([(-end, -start, number, source) for end, start, _, number in rows] for source, rows in listed),
+                key=lambda each: each[0],
+            )
+            for end, start, number, source in queue:
+                # One block is looked through in any case, so that the next question goes on.
+                if answer.looked and (len(answer.found) >= period.limit or self._monotonic() > until):
+                    answer.cursor = -end
+                    break
+                answer.looked += 1
+                if -start <= period.until:
+                    answer.found += guard.call("store.read", lambda s=source, n=number: list(look(s, n)), default=())
+        answer.found.sort(key=lambda found: found.get("start") or found.get("timestamp") or 0, reverse=True)
+        return answer
+
+    def _sources(self) -> _Sources:
+        own = self._own()
+        if self._folder is None:
+            return _Sources([], own)
+        return _Sources(databases(self._folder), None)
+
+
+class _Sources:
+    """Opens databases for reading, and closes them."""
+
+    def __init__(self, paths: Sequence[Path], memory: Database | None) -> None:
+        self._paths = paths
+        self._memory = memory
+        self._open: list[sqlite3.Connection] = []
+
+    def __enter__(self) -> list[_Source]:
+        sources = [_Source("memory", self._memory.read)] if self._memory is not None else []
+        for path in self._paths:
+            connection = guard.attempt(_connected, path)
+            if connection is not None:
+                self._open.append(connection)
+                sources.append(_Source(path.name, partial(_rows, connection)))
+        return sources
+
+    def __exit__(self, *_: object) -> None:
+        for connection in self._open:
+            connection.close()
+
+
+def _rows(connection: sqlite3.Connection, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    return connection.execute(statement, values).fetchall()
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    """Open a file read-only; sqlite3.Error when it is no store, or damaged."""
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS, check_same_thread=False)
+    try:
+        with closing(connection.execute("SELECT count(*) FROM block WHERE id < 0")) as cursor:
+            cursor.fetchone()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _fits(search: TraceSearch, entry: TraceEntry) -> bool:
+    """Whether a trace may be meant, as far as its entry tells."""
+    return (
+        entry.whole
+        and search.name in ("", entry.name)
+        and entry.outcome.startswith(search.outcome)
+        and search.least <= entry.duration <= search.most
+        and search.failed in (None, entry.failed)
+        and search.reason in ("", entry.reason)
+    )
+
+
+def _may_be(search: LogSearch, entry: LogEntry) -> bool:
+    """Whether a record may be meant, as far as its entry tells."""
+    return entry.severity >= search.severity and search.logger in ("", entry.logger)
+
+
+def _with_attribute(
+    fits: list[tuple[int, TraceEntry]], lines: list[bytes], search: TraceSearch
+) -> list[tuple[int, TraceEntry]]:
+    """Keep those in which a span has the attribute; a substring of the bytes tells most of the others apart."""
+    key, value = documents.dumps(search.key)[1:-1], documents.dumps(search.value)[1:-1]
+    near = [(at, entry) for at, entry in fits if key in lines[at] and value in lines[at]]
+    return [(at, entry) for at, entry in near if any(_has(span, search) for span in blocks.spans_of(lines[at]))]
+
+
+def _has(span: dict[str, Any], search: TraceSearch) -> bool:
+    attributes = span["attributes"]
+    values = [attributes[search.key]] if search.key in attributes else () if search.key else attributes.values()
+    return any(not search.value or _as_text(value) == search.value for value in values)
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else documents.dumps(value).decode()
+
+
+def _trace(ids: bytes, at: int, entry: TraceEntry) -> dict[str, Any]:
+    shown = entry._asdict()
+    del shown["whole"]
+    return {"trace_id": _id(ids, at), **shown}
+
+
+def _log(ids: bytes, at: int, entry: LogEntry, line: bytes) -> dict[str, Any]:
+    trace_id = _id(ids, at)
+    return {**entry._asdict(), **blocks.log_of(line), "trace_id": trace_id if int(trace_id, 16) else None}
+
+
+def _searched(shown: dict[str, Any]) -> str:
+    told = [_as_text(shown["body"]), shown["exception"] or "", *map(_as_text, shown["attributes"].values())]
+    return "\n".join(told).casefold()
+
+
+def _id(ids: bytes, at: int) -> str:
+    return ids[at * blocks.ID_BYTES : (at + 1) * blocks.ID_BYTES].hex()

@@ -1,0 +1,248 @@
+"""The store as a sink: what was kept is gathered into blocks and written about once a second.
+
+A disk that is full, a database that is locked or damaged never stops the application, nor the rest of insitu: what
+cannot be written is dropped and counted, one warning says so, and the next write tries again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+
+from insitu.core import guard
+from insitu.core.records import SPAN_BYTES, UNDECIDED, Family, LocalTrace, Point
+from insitu.store.blocks import LogBlock, TraceBlock
+from insitu.store.database import LOGS, TRACES, Database
+from insitu.store.folder import Lease, databases, remove_if_dead, size_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from insitu.analysis.keeping import Tally
+    from insitu.core.clock import Clock
+    from insitu.core.records import Record
+
+BYTES: Final = 256 * 1024 * 1024
+RETENTION_SECONDS: Final = 7 * 24 * 3600.0
+BLOCK_BYTES: Final = 128 * 1024
+UNDECIDED_BYTES: Final = 4 * 1024 * 1024
+_RETRY_NANOSECONDS: Final = 10_000_000_000
+_SHRINK_NANOSECONDS: Final = 30_000_000_000
+_FILLED: Final = 0.9
+"""Share of the cap that blocks may fill: the write-ahead log and the indexes need room too."""
+
+
+class Writer:
+    """Writes what is kept.
+
+    Args:
+        folder: where; None keeps it in memory.
+        clock: time.
+        tallies: returns the windows of `analysis.keeping` that are closed since the last call.
+        cap: bytes of all files of the service together.
+        retention: seconds that an entry is kept.
+
+    Attributes:
+        path: the file that is written, None while there is none.
+        dropped: entries lost, by reason.
+
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        clock: Clock,
+        tallies: Callable[[], list[Tally]],
+        *,
+        cap: int = BYTES,
+        retention: float = RETENTION_SECONDS,
+    ) -> None:
+        self.folder = folder
+        self._clock = clock
+        self._closed_tallies = tallies
+        self._cap = cap
+        self._retention = round(retention * 1e9)
+        self.dropped: dict[str, int] = {}
+        self.written = 0
+        self._begin()
+
+    def after_fork(self) -> None:
+        """Begin anew in a child: the open file is the parent's.
+
+        SQLite forbids to use, and even to close, a connection on the other side of a fork.
+        """
+        _inherited.append(self._database)
+        if self._lease is not None:
+            self._lease.release()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()  # a flush hands records on in its own thread, while the worker may write
+        self._database: Database | None = None
+        self._lease: Lease | None = None
+        self._traces, self._logs = TraceBlock(), LogBlock()
+        self._full: list[tuple[str, Any]] = []
+        self._undecided: OrderedDict[int, list[LocalTrace]] = OrderedDict()
+        self._undecided_bytes = 0
+        self._retry = self._next_shrink = 0
+
+    def database(self) -> Database | None:
+        """Return what is written, for who reads a store in memory."""
+        return self._database
+
+    @property
+    def path(self) -> Path | None:
+        """The file that is written, None while there is none."""
+        return self._database.path if self._database is not None else None
+
+    # --- a sink ---
+
+    def accept(self, records: Sequence[Record]) -> None:
+        """Take records of which some are kept."""
+        with self._lock:
+            self._accept(records)
+
+    def _accept(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if type(record) is LocalTrace:
+                if record.kept == UNDECIDED:
+                    self._hold(record)
+                elif record.kept:
+                    guard.call("store.encode", self._keep, record)
+            else:
+                guard.call("store.encode", self._logs.add, record)
+        if self._traces.size > BLOCK_BYTES:
+            self._full.append((TRACES, self._traces.block()))
+            self._traces = TraceBlock()
+        if self._logs.size > BLOCK_BYTES:
+            self._full.append((LOGS, self._logs.block()))
+            self._logs = LogBlock()
+        if len(self._full) > _MOST_WAITING:
+            self._lose("backlog", [self._full.pop(0)])
+
+    def _keep(self, trace: LocalTrace) -> None:
+        for part in self._released(trace.trace_id):
+            self._traces.add(part, trace.kept)
+        self._traces.add(trace, trace.kept)
+
+    def _hold(self, part: LocalTrace) -> None:
+        self._undecided.setdefault(part.trace_id, []).append(part)
+        self._undecided_bytes += _weight(part)
+        while self._undecided_bytes > UNDECIDED_BYTES:
+            lost = self._released(next(iter(self._undecided)))
+            self.dropped["undecided"] = self.dropped.get("undecided", 0) + len(lost)
+
+    def _released(self, trace_id: int) -> list[LocalTrace]:
+        parts = self._undecided.pop(trace_id, [])
+        self._undecided_bytes -= sum(map(_weight, parts))
+        return parts
+
+    # --- a job ---
+
+    def write(self) -> None:
+        """Write what has gathered, and keep within the caps."""
+        with self._lock:
+            self._write_all()
+
+    def _write_all(self) -> None:
+        if len(self._traces):
+            self._full.append((TRACES, self._traces.block()))
+            self._traces = TraceBlock()
+        if len(self._logs):
+            self._full.append((LOGS, self._logs.block()))
+            self._logs = LogBlock()
+        now = self._clock.wall()
+        tallies = self._closed_tallies()
+        blocks, self._full = self._full, []
+        if blocks or tallies:
+            self._write(blocks, tallies, now)
+        if self._database is not None and now >= self._next_shrink:
+            self._next_shrink = now + _SHRINK_NANOSECONDS
+            guard.call("store.shrink", self._shrink, now)
+
+    def _write(self, blocks: list[tuple[str, Any]], tallies: list[Tally], now: int) -> None:
+        try:
+            if self._database is None:
+                if now < self._retry:
+                    self._lose("unwritable", blocks)
+                    return
+                self._open()
+            assert self._database is not None
+            self._database.write(blocks, tallies)
+            self.written += sum(block.entries for _, block in blocks)
+        except (sqlite3.Error, OSError) as error:
+            self._lose("unwritable", blocks)
+            self._failed(error, now)
+
+    def _open(self) -> None:
+        if self.folder is None:
+            self._database = Database(None)
+            return
+        self._lease = Lease(self.folder)
+        self._database = Database(self._lease.path)
+
+    def _failed(self, error: Exception, now: int) -> None:
+        """Try again with the next write; where the file itself is bad, with another file after a while."""
+        guard.warn("store.write", "insitu: the store cannot be written (%s); what is kept meanwhile is lost", error)
+        if _is_damaged(error) or self._database is None:
+            self._let_go()
+            self._retry = now + _RETRY_NANOSECONDS
+
+    def _lose(self, reason: str, blocks: Iterable[tuple[str, Any]]) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + sum(block.entries for _, block in blocks)
+
+    def _shrink(self, now: int) -> None:
+        """Remove what is old, then the files of dead processes, the oldest first, then our own oldest blocks."""
+        assert self._database is not None
+        cap, oldest = round(self._cap * _FILLED), now - self._retention
+        others = [path for path in databases(self.folder) if path != self.path] if self.folder is not None else []
+        sizes = {path: size_of(path) for path in others}
+        for path in reversed(others):
+            over = sum(sizes.values()) + self._database.size > cap
+            if (over or path.stat().st_mtime_ns < oldest) and remove_if_dead(path):
+                del sizes[path]
+        # Those that live share what is left; each looks after its own.
+        self._database.shrink(max(cap - sum(sizes.values()), cap // (len(sizes) + 1)), oldest)
+
+    def close(self) -> None:
+        """Write the rest and close the file, which stays to be read."""
+        guard.call("store.write", self.write)
+        with self._lock:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+        if self._lease is not None:
+            self._lease.release()
+            self._lease = None
+
+    # --- about itself ---
+
+    def collect(self) -> Iterable[Family]:
+        """Return what was written and what was lost."""
+        yield Family(
+            "insitu.store.written_entries",
+            "counter",
+            [Point({}, self.written)],
+            help="Traces, parts of traces and log records written to the store.",
+        )
+        lost = [Point({"reason": reason}, number) for reason, number in list(self.dropped.items())]
+        yield Family("insitu.store.dropped_entries", "counter", lost, help="Entries that the store has lost.")
+
+
+_inherited: Final[list[Database | None]] = []
+_MOST_WAITING: Final = 64
+"""Full blocks that wait for the next write: 8 MiB."""
+
+
+def _weight(part: LocalTrace) -> int:
+    return part.weight + SPAN_BYTES * len(part.spans)
+
+
+def _is_damaged(error: Exception) -> bool:
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
