@@ -52,6 +52,9 @@ class Api:
         token: opens them to others than this machine.
         monitoring: answers every path below its prefix; None where nothing is kept.
 
+    Attributes:
+        paths: the pages' paths.
+
     """
 
     def __init__(
@@ -63,11 +66,12 @@ class Api:
         self._pages = pages
         self._token = token
         self._monitoring = monitoring
+        self.paths = frozenset(pages)
         self._prefix = PREFIX if monitoring is not None else _NOTHING
 
     def owns(self, path: str) -> bool:
         """Whether a path is ours."""
-        return path in self._pages or path.startswith(self._prefix)
+        return path in self.paths or path.startswith(self._prefix)
 
     def handle(self, request: Request) -> Response:
         """Answer a request to one of our paths; the body is that of a GET, and the adapter leaves it out for a HEAD."""
