@@ -65,6 +65,7 @@ LATE: Final = {
     "keeping": "insitu.analysis.keeping",
     "folder": "insitu.store.folder",
     "writer": "insitu.store.writer",
+    "intervals": "insitu.signals.intervals",
     "reader": "insitu.store.reader",
     "monitoring": "insitu.web.monitoring",
 }
@@ -125,7 +126,7 @@ class Runtime:
         providers.become_global(self.propagator, lambda: _late("readable").JoinedProcessor(tracing.provider))
         for make in self._exporters():
             self._add_exporter(make)
-        requests.exemplars_are_kept = False
+        requests.exemplars_are_kept, requests.intervals = False, None
         if options.store.folder:
             guard.call("store", self._open_store)
         logs.attach(self.pipeline)
@@ -278,13 +279,23 @@ class Runtime:
         keeping, writer = _late("keeping"), _late("writer")
         self.keeper = keeping.Keeper(keeping.Policy(), self.clock.wall())
         folder = _late("folder").place_for(options.folder, self.options.service.name)
+        requests.intervals = _late("intervals").Intervals(self.clock.wall)
         self.store = writer.Writer(
-            folder, self.clock, self.keeper.closed, cap=options.bytes, retention=options.retention
+            folder,
+            self.clock,
+            self.keeper.closed,
+            self._intervals,
+            cap=options.bytes,
+            retention=options.retention,
         )
         # Where nobody else gets the traces, an exemplar that is not in the store would lead nowhere.
         requests.exemplars_are_kept = not self.pipeline.senders
         self.pipeline.sinks.append(self.store)
         self.pipeline.every(1.0, self.store.write, "store")
+
+    def _intervals(self) -> Any:
+        requests.fold()
+        return requests.intervals.take(all_of_them=not self.pipeline.open) if requests.intervals is not None else []
 
     def _keep(self, records: Sequence[Record]) -> list[Record]:
         """Decide what the store keeps, and return what goes any further: exporters get every sampled trace."""

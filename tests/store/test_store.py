@@ -12,8 +12,10 @@ from insitu.analysis.keeping import REASONS, Tally
 from insitu.core import guard
 from insitu.core.questions import LogSearch, Period, TraceSearch
 from insitu.core.records import UNDECIDED, ErrorRecord
+from insitu.signals.intervals import Intervals
 from insitu.store.folder import databases, place_for, remove_if_dead
 from insitu.store.reader import Reader
+from insitu.store.rollups import HOUR
 from insitu.store.writer import Writer
 from insitu.testing import FakeClock
 from tests.store.facts import SECOND, START, a_log, a_span, a_trace
@@ -25,7 +27,8 @@ class Store:
     def __init__(self, folder, **options):
         self.clock = FakeClock()
         self.tallies = []
-        self.writer = Writer(folder, self.clock, self._closed, **options)
+        self.intervals = Intervals(self.clock.wall)
+        self.writer = Writer(folder, self.clock, self._closed, self.intervals.take, **options)
         self.reader = Reader(folder, self.writer.database)
 
     def _closed(self):
@@ -314,3 +317,49 @@ def test_tallies_are_written_with_the_blocks(store):
     store.tallies.append(tally)
     store.put()
     assert store.writer._database.read("SELECT * FROM tally") == [(START, START + SECOND, "error", 10, 2)]
+
+
+# --- roll-ups ---
+
+
+def test_requests_are_added_up_by_route_over_seconds_minutes_and_hours(store):
+    began = store.clock.wall()
+    for second in range(0, 3 * 3_600, 5):
+        store.intervals.count("GET /a" if second % 2 else "GET /b", 0.1, failed=second % 50 == 0)
+        if second % 60 == 0:
+            store.writer.write()
+        store.clock.advance(5)
+    store.writer.write()
+    shown = store.reader.routes(began // HOUR * HOUR, store.clock.wall())
+    assert {route["name"]: route["count"] for route in shown["routes"]} == {"GET /a": 1_080, "GET /b": 1_080}
+    assert sum(count for _, count, _ in shown["series"]) == 2_160
+    assert shown["routes"][0]["p99"] == pytest.approx(0.1, rel=0.01)
+    last_minute = store.reader.routes(store.clock.wall() - 60 * SECOND, store.clock.wall())
+    assert last_minute["interval"] == 10 * SECOND
+    assert sum(count for _, count, _ in last_minute["series"]) == pytest.approx(12, abs=3)
+
+
+def test_a_period_of_days_is_made_of_few_rows(store):
+    began = store.clock.wall()
+    for _ in range(2 * 24 * 6):
+        store.intervals.count("GET /a", 0.1, failed=False)
+        store.clock.advance(600)
+        store.writer.write()
+    shown = store.reader.routes(began, store.clock.wall())
+    assert shown["interval"] == 3_600 * SECOND
+    assert shown["routes"][0]["count"] == pytest.approx(288, abs=7)
+    kept = dict(store.writer._database.read("SELECT length, count(*) FROM rollup GROUP BY length"))
+    assert kept[10 * SECOND] <= 8
+    assert kept[60 * SECOND] <= 24 * 6 + 8
+
+
+def test_what_an_ended_process_has_counted_is_added_to_what_a_living_one_counts(tmp_path):
+    folder = place_for(str(tmp_path), "shop")
+    for _ in range(2):
+        store = Store(folder)
+        store.intervals.count("GET /a", 0.1, failed=True)
+        store.clock.advance(10)
+        store.writer.close()
+    now = store.clock.wall()
+    (route,) = store.reader.routes(now - 900 * SECOND, now)["routes"]
+    assert (route["count"], route["errors"]) == (2, 2)

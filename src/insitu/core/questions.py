@@ -94,5 +94,13 @@ class Reader(Protocol):
     def trace(self, trace_id: str) -> dict[str, Any] | None:
         """Return a trace as {trace_id, reason, spans, logs}; None where nothing is known of it."""
 
+    def routes(self, since: int, until: int) -> dict[str, Any]:
+        """Return what is counted of a period: the whole as a series, and each route in all.
+
+        As {since, until, interval, series: [[start, count, errors]], routes: [{name, count, errors, rate, p50, p95,
+        p99, longest}]}; moments and the interval in nanoseconds, durations in seconds, a rate a second. A period is
+        as exact as the intervals that are kept: seconds for an hour, minutes for a day, then hours.
+        """
+
     def logs(self, search: LogSearch, period: Period) -> Answer:
         """Return records as {timestamp, severity, level, logger, body, attributes, trace_id, span_id, exception}."""

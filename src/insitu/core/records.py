@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import CodeType
 
+    from insitu.core.histogram import Histogram
+
 Attributes = dict[str, Any]
 Signal = Literal["traces", "logs", "metrics"]
 Unset, Ok, Error = range(3)
@@ -309,6 +311,35 @@ def size(record: Record) -> tuple[Signal, int]:
     if isinstance(record, LocalTrace):
         return "traces", len(record.spans) if record.sampled else 0
     return "logs", 1
+
+
+@dataclass(slots=True)
+class RouteTotals:
+    """Requests of one route: how many, how many of them failed (a status of 500 or more), and their seconds."""
+
+    count: int
+    errors: int
+    durations: Histogram
+
+    def add(self, other: RouteTotals) -> None:
+        """Add another's; exact."""
+        self.count += other.count
+        self.errors += other.errors
+        self.durations.merge(other.durations)
+
+
+class Interval(NamedTuple):
+    """What a process counted in a while.
+
+    Attributes:
+        start, length: nanoseconds; the start is a whole multiple of the length.
+        routes: by name, method and template: `GET /items/{id}`.
+
+    """
+
+    start: int
+    length: int
+    routes: dict[str, RouteTotals]
 
 
 MetricKind = Literal["counter", "updown", "gauge", "histogram"]

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from insitu.core.context import Parent
     from insitu.core.records import Attributes, LocalTrace
+    from insitu.signals.intervals import Intervals
     from insitu.signals.metrics import Instrument, Registry
     from insitu.signals.tracing import TracerProvider
 
@@ -224,6 +225,7 @@ class Requests:
         self._methods = known_methods()
         self.exclude: re.Pattern[str] | None = None
         self.exemplars_are_kept = False
+        self.intervals: Intervals | None = None
         self.propagator: TextMapPropagator | None = None
         self._series: dict[tuple[Any, ...], _Series] = {}
         self._unsampled: deque[ServerSpan] = deque()
@@ -389,6 +391,8 @@ class Requests:
             if span.request_size >= 0:
                 series.record_request(span.request_size)
             series.response.record(span.response_size)
+        if self.intervals is not None:
+            self.intervals.count(span.name, seconds, failed=span.status_code == Error)
 
     def _new_series(self, key: tuple[Any, ...]) -> _Series:
         names = (
@@ -428,3 +432,5 @@ class Requests:
         self._unsampled.clear()
         self._seen.clear()
         self._series.clear()
+        if self.intervals is not None:
+            self.intervals.reset()

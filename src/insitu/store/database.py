@@ -6,7 +6,7 @@ Write-ahead logging, so that readers of any process see a consistent state while
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from insitu.store.blocks import Block
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from insitu.analysis.keeping import Tally
+    from insitu.core.records import Interval
 
 VERSION: Final = 1
 TRACES, LOGS = KINDS = ("traces", "logs")
@@ -33,11 +34,23 @@ CREATE TABLE tally (
     "start" INTEGER NOT NULL, "end" INTEGER NOT NULL, reason TEXT NOT NULL, seen INTEGER NOT NULL, kept INTEGER NOT NULL
 );
 CREATE INDEX tally_end ON tally ("end");
+CREATE TABLE rollup (
+    length INTEGER NOT NULL, "start" INTEGER NOT NULL, name TEXT NOT NULL, count INTEGER NOT NULL,
+    errors INTEGER NOT NULL, durations BLOB NOT NULL, PRIMARY KEY (length, "start", name)
+) WITHOUT ROWID;
 """
 
 _DROP_OLDEST: Final = """
 DELETE FROM block WHERE id IN (SELECT id FROM block ORDER BY "end" LIMIT ?) RETURNING entries
 """
+
+
+class Batch(NamedTuple):
+    """What is written at once: blocks with their kinds, and what was counted beside them."""
+
+    blocks: list[tuple[str, Block]]
+    tallies: list[Tally]
+    intervals: list[Interval]
 
 
 class Database:
@@ -74,22 +87,30 @@ class Database:
             self._connection.executescript(_SCHEMA)
             run(f"PRAGMA user_version = {VERSION}")
 
-    def write(self, blocks: list[tuple[str, Block]], tallies: list[Tally]) -> None:
+    def write(self, batch: Batch) -> None:
         """Write all of it, or nothing."""
         run = self._connection.execute
         run("BEGIN IMMEDIATE")
         try:
             self._connection.executemany(
                 'INSERT INTO block (kind, "start", "end", entries, ids, hot, rest) VALUES (?, ?, ?, ?, ?, ?, ?)',
-                [(kind, *block) for kind, block in blocks],
+                [(kind, *block) for kind, block in batch.blocks],
             )
             self._connection.executemany(
                 "INSERT INTO tally VALUES (?, ?, ?, ?, ?)",
                 [
                     (tally.start, tally.end, reason, seen, tally.kept[reason])
-                    for tally in tallies
+                    for tally in batch.tallies
                     for reason, seen in tally.seen.items()
                     if seen
+                ],
+            )
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO rollup VALUES (?, ?, ?, ?, ?, ?)",
+                [
+                    (each.length, each.start, name, totals.count, totals.errors, totals.durations.to_bytes())
+                    for each in batch.intervals
+                    for name, totals in each.routes.items()
                 ],
             )
             run("COMMIT")
@@ -97,6 +118,10 @@ class Database:
             if self._connection.in_transaction:
                 run("ROLLBACK")
             raise
+
+    def forget(self, length: int, oldest: int) -> None:
+        """Drop the intervals of one length that began before `oldest`."""
+        self._connection.execute('DELETE FROM rollup WHERE length = ? AND "start" < ?', (length, oldest))
 
     @property
     def size(self) -> int:

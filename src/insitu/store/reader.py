@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from insitu.core import documents, guard
 from insitu.core.questions import FOREVER, Answer, LogSearch, Period, TraceSearch
-from insitu.store import blocks
+from insitu.store import blocks, rollups
 from insitu.store.database import LOGS, TRACES
 from insitu.store.folder import databases
 
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from insitu.core.records import RouteTotals
     from insitu.store.blocks import LogEntry, TraceEntry
     from insitu.store.database import Database
+    from insitu.store.rollups import Row
 
 DEADLINE_SECONDS: Final = 0.15
 _BUSY_SECONDS: Final = 0.05
@@ -34,6 +36,14 @@ _BLOCKS: Final = (
 _HOT: Final = "SELECT hot FROM block WHERE id = ?"
 _IDS: Final = "SELECT ids FROM block WHERE id = ?"
 _REST: Final = "SELECT rest FROM block WHERE id = ?"
+
+
+_INTERVALS: Final = """
+SELECT "start", name, count, errors, durations FROM rollup WHERE length = ? AND "start" >= ? AND "start" < ?
+"""
+_COUNTS: Final = """
+SELECT "start", sum(count), sum(errors) FROM rollup WHERE length = ? AND "start" >= ? AND "start" < ? GROUP BY "start"
+"""
 
 
 class _Source:
@@ -133,10 +143,33 @@ class Reader:
                             reason = entries[at].reason
         if not spans:
             return None
-        spans.sort(key=lambda span: (span["start"], span["span_id"]))
+        known = {span["span_id"] for span in spans}
+        spans.sort(key=lambda span: (span["start"], span["parent_id"] in known))
         around = Period(limit=1_000)
         records = self.logs(LogSearch(trace_id=trace_id), around, seconds=1.0).found
         return {"trace_id": trace_id, "reason": reason, "spans": spans, "logs": records[::-1]}
+
+    def routes(self, since: int, until: int) -> dict[str, Any]:
+        """Return rate, errors and durations of a period: as a series for all routes together, and for each in all."""
+        length = rollups.length_for(until - since)
+        series: dict[int, list[int]] = {}
+        found: list[Row] = []
+        with self._sources() as sources:
+            for source in sources:
+                found += rollups.cover(partial(_interval_rows, source), since, until)
+                for start, count, errors in _counts(source, length, since, until):
+                    here = series.setdefault(start // length * length, [0, 0])
+                    here[0] += count
+                    here[1] += errors
+        totals = rollups.added(found)
+        routes = [_route(name, each, (until - since) / 1e9) for name, each in totals.items()]
+        return {
+            "since": since,
+            "until": until,
+            "interval": length,
+            "series": [[start, *counts] for start, counts in sorted(series.items())],
+            "routes": sorted(routes, key=lambda route: -route["count"]),
+        }
 
     # --- how ---
 
@@ -208,6 +241,33 @@ def _connected(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _interval_rows(source: _Source, length: int, since: int, until: int) -> list[Row]:
+    return source.read(_INTERVALS, (length, since, until)) if since < until else []
+
+
+def _counts(source: _Source, length: int, since: int, until: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (start, count, errors); where a coarse interval is not over yet, those that it will be made of."""
+    begin = since // length * length
+    for each in sorted((each for each in rollups.LENGTHS if each <= length), reverse=True):
+        rows = source.read(_COUNTS, (each, begin, until))
+        yield from rows
+        begin = max([begin, *(row[0] + each for row in rows)])
+
+
+def _route(name: str, totals: RouteTotals, seconds: float) -> dict[str, Any]:
+    durations = totals.durations
+    return {
+        "name": name,
+        "count": totals.count,
+        "errors": totals.errors,
+        "rate": totals.count / seconds,
+        "p50": durations.quantile(0.5),
+        "p95": durations.quantile(0.95),
+        "p99": durations.quantile(0.99),
+        "longest": durations.maximum,
+    }
 
 
 def _fits(search: TraceSearch, entry: TraceEntry) -> bool:

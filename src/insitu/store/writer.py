@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 from insitu.core import guard
 from insitu.core.records import SPAN_BYTES, UNDECIDED, Family, LocalTrace, Point
 from insitu.store.blocks import LogBlock, TraceBlock
-from insitu.store.database import LOGS, TRACES, Database
+from insitu.store.database import LOGS, TRACES, Batch, Database
 from insitu.store.folder import Lease, databases, remove_if_dead, size_of
+from insitu.store.rollups import HOUR, KEPT, Rollups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from insitu.analysis.keeping import Tally
     from insitu.core.clock import Clock
-    from insitu.core.records import Record
+    from insitu.core.records import Interval, Record
 
 BYTES: Final = 256 * 1024 * 1024
 RETENTION_SECONDS: Final = 7 * 24 * 3600.0
@@ -42,6 +43,7 @@ class Writer:
         folder: where; None keeps it in memory.
         clock: time.
         tallies: returns the windows of `analysis.keeping` that are closed since the last call.
+        intervals: returns what was counted in the intervals that are closed since the last call.
         cap: bytes of all files of the service together.
         retention: seconds that an entry is kept.
 
@@ -56,6 +58,7 @@ class Writer:
         folder: Path | None,
         clock: Clock,
         tallies: Callable[[], list[Tally]],
+        intervals: Callable[[], list[Interval]],
         *,
         cap: int = BYTES,
         retention: float = RETENTION_SECONDS,
@@ -63,6 +66,7 @@ class Writer:
         self.folder = folder
         self._clock = clock
         self._closed_tallies = tallies
+        self._closed_intervals = intervals
         self._cap = cap
         self._retention = round(retention * 1e9)
         self.dropped: dict[str, int] = {}
@@ -83,7 +87,7 @@ class Writer:
         self._lock = threading.RLock()  # a flush hands records on in its own thread, while the worker may write
         self._database: Database | None = None
         self._lease: Lease | None = None
-        self._traces, self._logs = TraceBlock(), LogBlock()
+        self._traces, self._logs, self._rollups = TraceBlock(), LogBlock(), Rollups()
         self._full: list[tuple[str, Any]] = []
         self._undecided: OrderedDict[int, list[LocalTrace]] = OrderedDict()
         self._undecided_bytes = 0
@@ -155,26 +159,26 @@ class Writer:
             self._full.append((LOGS, self._logs.block()))
             self._logs = LogBlock()
         now = self._clock.wall()
-        tallies = self._closed_tallies()
         blocks, self._full = self._full, []
-        if blocks or tallies:
-            self._write(blocks, tallies, now)
+        batch = Batch(blocks, self._closed_tallies(), self._rollups.add(self._closed_intervals()))
+        if any(batch):
+            self._write(batch, now)
         if self._database is not None and now >= self._next_shrink:
             self._next_shrink = now + _SHRINK_NANOSECONDS
             guard.call("store.shrink", self._shrink, now)
 
-    def _write(self, blocks: list[tuple[str, Any]], tallies: list[Tally], now: int) -> None:
+    def _write(self, batch: Batch, now: int) -> None:
         try:
             if self._database is None:
                 if now < self._retry:
-                    self._lose("unwritable", blocks)
+                    self._lose("unwritable", batch.blocks)
                     return
                 self._open()
             assert self._database is not None
-            self._database.write(blocks, tallies)
-            self.written += sum(block.entries for _, block in blocks)
+            self._database.write(batch)
+            self.written += sum(block.entries for _, block in batch.blocks)
         except (sqlite3.Error, OSError) as error:
-            self._lose("unwritable", blocks)
+            self._lose("unwritable", batch.blocks)
             self._failed(error, now)
 
     def _open(self) -> None:
@@ -204,6 +208,9 @@ class Writer:
             over = sum(sizes.values()) + self._database.size > cap
             if (over or path.stat().st_mtime_ns < oldest) and remove_if_dead(path):
                 del sizes[path]
+        for length, kept in KEPT.items():
+            self._database.forget(length, now - kept)
+        self._database.forget(HOUR, oldest)
         # Those that live share what is left; each looks after its own.
         self._database.shrink(max(cap - sum(sizes.values()), cap // (len(sizes) + 1)), oldest)
 
@@ -211,6 +218,8 @@ class Writer:
         """Write the rest and close the file, which stays to be read."""
         guard.call("store.write", self.write)
         with self._lock:
+            if self._database is not None:  # hours and minutes that are not over
+                self._write(Batch([], [], self._rollups.rest()), self._clock.wall())
             self._let_go()
 
     def _let_go(self) -> None:

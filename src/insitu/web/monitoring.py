@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "/monitoring/"
 _JSON: Final = "application/json"
+_QUARTER: Final = 900 * 10**9
 
 
 class Endpoint(NamedTuple):
@@ -43,6 +44,12 @@ class Monitoring:
         self._reader = reader
         self._now = now
         self.endpoints = (
+            Endpoint(
+                "routes",
+                "Rate, errors and durations of each route; of the last 15 minutes.",
+                parameters.ROUTES,
+                self._routes,
+            ),
             Endpoint("traces", "Kept traces, the newest first.", parameters.TRACES, self._traces),
             Endpoint("traces/{trace_id}", "A trace with its spans and log records.", (), self._trace),
             Endpoint("logs", "Log records, the newest first.", parameters.LOGS, self._logs),
@@ -67,6 +74,13 @@ class Monitoring:
         head, slash, rest = name.partition("/")
         wanted = f"{head}/{{trace_id}}" if slash else head
         return next((each for each in self.endpoints if each.path == wanted), None), rest
+
+    def _routes(self, given: Mapping[str, Any], _: str) -> Any:
+        until = given.get("until", self._now())
+        since = given.get("since", until - _QUARTER)
+        if since >= until:
+            raise BadParameter("since: give a moment before `until`")
+        return self._reader.routes(since, until)
 
     def _traces(self, given: Mapping[str, Any], _: str) -> Any:
         return _shown("traces", self._reader.traces(parameters.trace_search(given), parameters.period(given)))

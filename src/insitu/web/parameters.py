@@ -116,6 +116,7 @@ TRACES: Final = (
     Parameter("value", "its value, or that of any attribute", _text),
     *_PERIOD,
 )
+ROUTES: Final = _PERIOD[:2]
 LOGS: Final = (
     Parameter("level", "this level or a higher one", _level, choices=tuple(LEVELS)),
     Parameter("logger", "its whole name", _text),
