@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -127,7 +128,11 @@ class Demo:
         """Start both services, and return them and the addresses of shop and recommender."""
         with listen(self._options.port) as shop, listen(0) as recommender:
             self._greet(address(shop))
-            environment = {"SHOP_DATABASE": f"{folder}/shop.db", "SHOP_RECOMMENDER": address(recommender)}
+            environment = {
+                "SHOP_DATABASE": f"{folder}/shop.db",
+                "SHOP_RECOMMENDER": address(recommender),
+                "INSITU_STORE": os.environ.get("INSITU_STORE") or f"{folder}/insitu",
+            }
             services = [
                 await stack.enter_async_context(self._service("recommender", "recommender", recommender, environment)),
                 await stack.enter_async_context(self._service("shop", "app", shop, environment)),
@@ -194,6 +199,8 @@ class Demo:
         line(f"the shop      {paint(shop, 'bold', 'cyan')}")
         line(f"its metrics   {paint(shop + '/metrics', 'bold', 'cyan')}")
         line(f"its routes    {paint(shop + '/docs', 'bold', 'cyan')}")
+        line(f"slow traces   {paint(shop + '/monitoring/traces?reason=slow', 'bold', 'cyan')}")
+        line(f"warnings      {paint(shop + '/monitoring/logs?level=warning', 'bold', 'cyan')}")
         limit = self._options.seconds
         until = f"for {limit:g} seconds, and a few more to start and end" if limit else "until Ctrl-C"
         line(paint(f"about {self._options.rate:g} requests a second {until}", "dim"))

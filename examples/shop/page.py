@@ -62,6 +62,7 @@ class Page:
     logs: Counts
     records: Counts
     dropped: int
+    kept: Counts
     exported: dict[str, Counts]
     lost: dict[str, Counts]
     cpu: dict[str, float]
@@ -104,6 +105,7 @@ def read(text: str) -> Page:
         logs=counts("insitu_log_records_total", "level"),
         records=counts("insitu_records_total", "signal"),
         dropped=sum(counts("insitu_dropped_records_total", "reason").values()),
+        kept=counts("insitu_kept_traces_total", "reason"),
         exported={name: counts("insitu_exported_records_total", "signal", exporter=name) for name in exporters},
         lost={name: counts("insitu_dropped_records_total", "signal", exporter=name) for name in exporters},
         cpu=totals("insitu_cpu_seconds_total", "part"),

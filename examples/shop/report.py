@@ -97,6 +97,7 @@ def _facts(page: Page, tally: Tally, paint: Paint) -> Iterator[str]:
         *_slow(page, paint),
         ("requests", counted),
         ("dropped", f"{drops} of {produced}"),
+        *((("kept", f"traces: {_listed(page.kept, 'cyan', paint)}"),) if page.kept else ()),
         *(("exported", _delivery(name, page, paint)) for name in page.exported),
     ]
     if tally.lost:

@@ -1,4 +1,4 @@
-"""The command line: `insitu doctor`, `insitu options`."""
+"""The command line: `insitu doctor`, `insitu serve`, `insitu options`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ import json
 import os
 import sys
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from insitu import config, doctor
+from insitu.core.clock import SYSTEM
 from insitu.core.redact import Redactor
 from insitu.core.secrets import REPLACEMENT
+from insitu.store.folder import services
+from insitu.store.reader import Reader
+from insitu.web.api import Api
+from insitu.web.monitoring import PREFIX, Monitoring
+from insitu.web.server import bound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -38,6 +45,7 @@ where options come from:
 try:
     insitu doctor shop:app         is everything measured? what is done twice? what does it cost?
     insitu options                 what is set, and by whom
+    insitu serve --store .insitu   what was kept, with no application running
     INSITU_EXPORTERS=console uvicorn shop:app
                                    see requests, spans and errors on this terminal
 """
@@ -72,6 +80,16 @@ def _parser() -> argparse.ArgumentParser:
     doctors.add_argument("--check", action="store_true", help="try the exporters' addresses (1 s each)")
     doctors.add_argument("--json", action="store_true", help="for machines")
     doctors.set_defaults(run=_doctor)
+
+    serve = commands.add_parser(
+        "serve",
+        help="look at a store with no application running",
+        description="Answer /monitoring/... from a store, to this machine only, until Ctrl-C.",
+    )
+    serve.add_argument("--store", default=".insitu", metavar="DIR", help="the folder (default: .insitu)")
+    serve.add_argument("--service", default="", metavar="NAME", help="which, where the store has several")
+    serve.add_argument("--port", type=int, default=8765, metavar="N", help="where to listen; 0 takes a free port")
+    serve.set_defaults(run=_serve)
 
     options = commands.add_parser("options", help="every option, its variables, its value and who set it")
     options.add_argument("--markdown", action="store_true", help="the page of the documentation")
@@ -141,6 +159,33 @@ def _report(findings: Iterable[Finding], measured: Cost, problems: int) -> None:
     paper.paragraph("dim", "", "in a running process: insitu_cpu_seconds_total on /metrics")
     counted = f"{problems} problem{'s' * (problems != 1)}, {notes} note{'s' * (notes != 1)}"
     print(f"\n{paper.paint('problem' if problems else 'ok', counted)}")
+
+
+# --- serve
+# -------------------------------------------------------------------------------------------------------------------
+
+
+def _serve(given: argparse.Namespace) -> int:
+    found = services(Path(given.store))
+    name = given.service or (found[0] if len(found) == 1 else "")
+    if name not in found:
+        told = f"it has {', '.join(found)}: choose one by --service" if found else "nothing is stored there"
+        print(f"insitu: {given.store}: {told}", file=sys.stderr)
+        return 2
+    reader = Reader(Path(given.store).absolute() / name, lambda: None)
+    try:
+        server = bound(Api({}, None, Monitoring(reader, SYSTEM.wall)), "127.0.0.1", given.port)
+    except (OSError, OverflowError) as error:
+        print(f"insitu: port {given.port} cannot be used ({error}); --port 0 takes a free one", file=sys.stderr)
+        return 2
+    with server:
+        host, port = server.server_address[:2]
+        base = f"http://{host!s}:{port}{PREFIX}"
+        for what in ("routes", "traces", "logs", "openapi.json"):
+            print(f"{base}{what}", flush=True)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+    return 0
 
 
 # --- options

@@ -64,6 +64,11 @@ def _prepared(folder: Path) -> OSError | None:
     return None
 
 
+def services(store: Path) -> list[str]:
+    """Return the services that have a database in a store."""
+    return sorted({path.parent.name for path in store.glob(f"*/*{DATABASE}")})
+
+
 class Lease:
     """A database's name, held by this process until `release` or its end."""
 
