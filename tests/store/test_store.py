@@ -129,6 +129,13 @@ def test_parts_of_a_trace_wait_for_its_end_and_it_is_read_whole_with_its_records
     assert store.names() == ["GET /"]
 
 
+def test_parts_of_a_trace_that_is_not_kept_are_forgotten_and_not_counted_as_lost(store):
+    store.put(a_trace(a_span("query", root=False), trace_id=5, kept=UNDECIDED))
+    store.clock.advance(76)
+    store.put()
+    assert (store.writer._undecided_bytes, len(store.writer._undecided), store.writer.dropped) == (0, 0, {})
+
+
 def test_undecided_parts_have_a_cap_and_what_it_costs_is_counted(store):
     parts = [a_trace(a_span("q", root=False), trace_id=number, kept=UNDECIDED) for number in range(1, 20_000)]
     store.put(*parts)
@@ -197,6 +204,17 @@ def test_where_nothing_can_be_written_a_temporary_folder_serves_and_a_warning_sa
     folder = place_for(str(tmp_path / "taken"), "shop")
     assert folder.is_relative_to(tmp_path)
     assert str(folder) in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can give a folder away")
+@pytest.mark.parametrize("stranger", [".", "shop"])
+def test_a_temporary_folder_of_somebody_else_is_not_used(tmp_path, monkeypatch, stranger):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "taken").write_text("a file")
+    theirs = tmp_path / f"insitu-{os.getuid()}" / stranger
+    theirs.mkdir(parents=True)
+    os.chown(theirs, 12_345, 12_345)
+    assert place_for(str(tmp_path / "taken"), "shop") is None
 
 
 # --- FAULTS 53: a full disk, a locked and a damaged file, several processes ---

@@ -12,6 +12,7 @@ import os
 import re
 import tempfile
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -39,9 +40,9 @@ def place_for(store: str, service: str) -> Path | None:
     error = _prepared(wanted)
     if error is None:
         return wanted
-    # A place that other processes of ours find as well, and that is nobody else's.
+    # A place that other processes of ours find as well, and that is nobody else's, though anybody may write beside it.
     other = Path(tempfile.gettempdir()) / f"insitu-{os.getuid() if hasattr(os, 'getuid') else 0}" / name
-    failed = _prepared(other)
+    failed = _prepared(other) or _of_somebody_else(other.parent)
     rest = f"what is kept goes to {other}" if failed is None else "it is kept in memory"
     guard.warn("store.folder", "insitu: the store %s cannot be written (%s); %s", wanted, error, rest)
     return other if failed is None else None
@@ -51,16 +52,21 @@ def _prepared(folder: Path) -> OSError | None:
     """Make a folder that only we can read, with its own .gitignore; return what stood against it."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
-            return PermissionError(f"{folder} belongs to somebody else")
-        ignore = folder.parent / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n", encoding="ascii")
         probe = folder / f"{uuid.uuid4()}.probe"
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
         return error
+    ignore = folder.parent / ".gitignore"
+    with suppress(OSError):  # the store's own folder may be an administrator's
+        if not ignore.exists():
+            ignore.write_text("*\n", encoding="ascii")
+    return _of_somebody_else(folder)
+
+
+def _of_somebody_else(folder: Path) -> OSError | None:
+    if hasattr(os, "getuid") and folder.lstat().st_uid != os.getuid():
+        return PermissionError(f"{folder} belongs to somebody else")
     return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from insitu.core import guard
 from insitu.core.records import SPAN_BYTES, UNDECIDED, Family, LocalTrace, Point
@@ -84,12 +84,13 @@ class Writer:
         self._begin()
 
     def _begin(self) -> None:
-        self._lock = threading.RLock()  # a flush hands records on in its own thread, while the worker may write
+        # A flush hands records on in its own thread while the worker writes, and must not wait for the disk.
+        self._lock, self._writing = threading.RLock(), threading.RLock()
         self._database: Database | None = None
         self._lease: Lease | None = None
         self._traces, self._logs, self._rollups = TraceBlock(), LogBlock(), Rollups()
         self._full: list[tuple[str, Any]] = []
-        self._undecided: OrderedDict[int, list[LocalTrace]] = OrderedDict()
+        self._undecided: OrderedDict[int, _Held] = OrderedDict()
         self._undecided_bytes = 0
         self._retry = self._next_shrink = 0
 
@@ -118,14 +119,18 @@ class Writer:
                     guard.call("store.encode", self._keep, record)
             else:
                 guard.call("store.encode", self._logs.add, record)
-        if self._traces.size > BLOCK_BYTES:
-            self._full.append((TRACES, self._traces.block()))
-            self._traces = TraceBlock()
-        if self._logs.size > BLOCK_BYTES:
-            self._full.append((LOGS, self._logs.block()))
-            self._logs = LogBlock()
+        self._fill(BLOCK_BYTES)
         if len(self._full) > _MOST_WAITING:
             self._lose("backlog", [self._full.pop(0)])
+
+    def _fill(self, least: int) -> None:
+        """Close the blocks that hold more than `least` bytes."""
+        if self._traces.size > least:
+            self._full.append((TRACES, self._traces.block()))
+            self._traces = TraceBlock()
+        if self._logs.size > least:
+            self._full.append((LOGS, self._logs.block()))
+            self._logs = LogBlock()
 
     def _keep(self, trace: LocalTrace) -> None:
         for part in self._released(trace.trace_id):
@@ -133,33 +138,34 @@ class Writer:
         self._traces.add(trace, trace.kept)
 
     def _hold(self, part: LocalTrace) -> None:
-        self._undecided.setdefault(part.trace_id, []).append(part)
+        self._undecided.setdefault(part.trace_id, _Held(self._clock.wall(), [])).parts.append(part)
         self._undecided_bytes += _weight(part)
         while self._undecided_bytes > UNDECIDED_BYTES:
-            lost = self._released(next(iter(self._undecided)))
-            self.dropped["undecided"] = self.dropped.get("undecided", 0) + len(lost)
+            self._count_lost("undecided", len(self._released(next(iter(self._undecided)))))
 
     def _released(self, trace_id: int) -> list[LocalTrace]:
-        parts = self._undecided.pop(trace_id, [])
+        held = self._undecided.pop(trace_id, None)
+        parts = held.parts if held is not None else []
         self._undecided_bytes -= sum(map(_weight, parts))
         return parts
+
+    def _let_old_parts_go(self, now: int) -> None:
+        """Forget parts whose trace was decided against: its root does not come here."""
+        while self._undecided and now - next(iter(self._undecided.values())).since > _PATIENCE_NANOSECONDS:
+            self._released(next(iter(self._undecided)))
 
     # --- a job ---
 
     def write(self) -> None:
         """Write what has gathered, and keep within the caps."""
-        with self._lock:
-            self._write_all()
+        with self._writing:
+            self._write_all(self._clock.wall())
 
-    def _write_all(self) -> None:
-        if len(self._traces):
-            self._full.append((TRACES, self._traces.block()))
-            self._traces = TraceBlock()
-        if len(self._logs):
-            self._full.append((LOGS, self._logs.block()))
-            self._logs = LogBlock()
-        now = self._clock.wall()
-        blocks, self._full = self._full, []
+    def _write_all(self, now: int) -> None:
+        with self._lock:
+            self._fill(0)
+            self._let_old_parts_go(now)
+            blocks, self._full = self._full, []
         batch = Batch(blocks, self._closed_tallies(), self._rollups.add(self._closed_intervals()))
         if any(batch):
             self._write(batch, now)
@@ -196,7 +202,11 @@ class Writer:
             self._retry = now + _RETRY_NANOSECONDS
 
     def _lose(self, reason: str, blocks: Iterable[tuple[str, Any]]) -> None:
-        self.dropped[reason] = self.dropped.get(reason, 0) + sum(block.entries for _, block in blocks)
+        self._count_lost(reason, sum(block.entries for _, block in blocks))
+
+    def _count_lost(self, reason: str, entries: int) -> None:
+        with self._lock:
+            self.dropped[reason] = self.dropped.get(reason, 0) + entries
 
     def _shrink(self, now: int) -> None:
         """Remove what is old, then the files of dead processes, the oldest first, then our own oldest blocks."""
@@ -217,7 +227,7 @@ class Writer:
     def close(self) -> None:
         """Write the rest and close the file, which stays to be read."""
         guard.call("store.write", self.write)
-        with self._lock:
+        with self._writing:
             if self._database is not None:  # hours and minutes that are not over
                 self._write(Batch([], [], self._rollups.rest()), self._clock.wall())
             self._let_go()
@@ -244,6 +254,15 @@ class Writer:
         yield Family("insitu.store.dropped_entries", "counter", lost, help="Entries that the store has lost.")
 
 
+class _Held(NamedTuple):
+    """Parts of a trace that is not decided yet, and when the first of them came."""
+
+    since: int
+    parts: list[LocalTrace]
+
+
+_PATIENCE_NANOSECONDS: Final = 75_000_000_000
+"""A little longer than a trace stays undecided."""
 _inherited: Final[list[Database | None]] = []
 _MOST_WAITING: Final = 64
 """Full blocks that wait for the next write: 8 MiB."""
