@@ -70,7 +70,7 @@ def test_requests_and_the_exit_do_not_wait_for_a_collector_that_is(collector, ex
         for client in clients:
             p99(client)
         rounds = [[p99(client) for client in clients] for _ in range(ROUNDS)]
-        without, down = (statistics.median(column) for column in zip(*rounds, strict=True))
+        without, down = map(min, zip(*rounds, strict=True))  # of rounds in turns: a neighbour's load is in neither
         assert ['queue="otlp"' in application.metrics() for application in told] == [False, True]
         exits = [ended(application) for application in told]
     ratio = down / without
