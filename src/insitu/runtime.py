@@ -234,6 +234,7 @@ class Runtime:
         reset_counts()
         self.resources.reset()
         if self.store is not None:
+            self.keeper.reset(self.clock.wall())
             self.store.after_fork()
 
     def _resource(self) -> Resource:

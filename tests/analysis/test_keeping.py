@@ -6,32 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from insitu.analysis.keeping import ERROR, FIRST, FLAG, FLAGGED, REASONS, SLOW, STEADY, Keeper, Policy
-from insitu.core.records import UNDECIDED, Error, LocalTrace, SpanRecord, Unset
-
-SECOND = 1_000_000_000
-START = 1_700_000_000 * SECOND
-
-
-class Owner:
-    @staticmethod
-    def monotonic():
-        return 0
-
-
-class Span(SpanRecord):
-    __slots__ = ("answer",)
-
-    def outcome(self):
-        return self.answer
+from insitu.core.records import UNDECIDED
+from tests.store.facts import SECOND, START, a_span, a_trace
 
 
 def trace_of(name="GET /", seconds=0.01, *, at=START, error=False, own=None, trace_id=None, root=True, answer="200"):
-    trace = LocalTrace(Owner, random.getrandbits(128) if trace_id is None else trace_id, 1, "", at, 0)
-    span = Span()
-    span.name, span.own, span.local_root, span.answer = name, own, root, answer
-    span.start_time, span.end_time = at, at + round(seconds * SECOND)
-    span.status_code = Error if error else Unset
-    trace.spans.append(span)
+    span = a_span(name, at=at, seconds=seconds, root=root, own=own, answer=answer, failed=error)
+    trace = a_trace(span, trace_id=random.getrandbits(128) if trace_id is None else trace_id, kept="")
+    trace.since = at
     return trace
 
 

@@ -91,14 +91,18 @@ def test_log_records_without_a_trace_are_found_by_text(started):
 def test_a_forked_child_writes_a_file_of_its_own_and_both_are_read(started):
     serve(route="/parent")
     reader_of(started)
-    child = os.fork()
+    started.keeper.turn(started.clock.wall())
+    status, child = 1, os.fork()
     if not child:
         try:
+            assert sum(started.keeper.seen.values()) == 0
+            assert started.keeper.closed() == []
             serve(route="/child")
             reader_of(started)
             started.store.close()
+            status = 0
         finally:
-            os._exit(0)
+            os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
     serve(route="/parent/again")
     names = {found["name"] for found in reader_of(started).traces(TraceSearch(), Period()).found}

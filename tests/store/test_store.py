@@ -238,6 +238,17 @@ def test_a_damaged_file_is_replaced_and_its_readers_go_on(tmp_path, caplog):
     store.writer.close()
 
 
+@pytest.mark.parametrize("part", ["hot", "rest", "ids"])
+def test_a_damaged_block_costs_no_other_one(store, part):
+    trace_id = 0xABC
+    for number in range(3):
+        spans = [a_span(f"n{number}", at=START + number * SECOND, own={"k": "v"})]
+        store.put(a_trace(*spans, trace_id=trace_id))
+    store.writer._database._connection.execute(f"UPDATE block SET {part} = x'00' WHERE id = 2")
+    assert set(store.names(TraceSearch(key="k"))) >= {"n2", "n0"}
+    assert [span["name"] for span in store.reader.trace(f"{trace_id:032x}")["spans"]] == ["n0", "n2"]
+
+
 def test_a_locked_file_loses_what_comes_meanwhile_and_nothing_else(tmp_path):
     store = Store(place_for(str(tmp_path), "shop"))
     store.put(a_trace(name="before"))

@@ -95,6 +95,10 @@ class Keeper:
 
     def __init__(self, policy: Policy, now: int) -> None:
         self._policy = policy
+        self.reset(now)
+
+    def reset(self, now: int) -> None:
+        """Begin anew: at the start, and in a forked child, whose parent has what was seen so far."""
         self.level = 0
         self.seen = dict.fromkeys(REASONS, 0)
         self.kept = dict.fromkeys(REASONS, 0)
@@ -174,7 +178,7 @@ class Keeper:
         slow = self._is_slow(root)  # asked of every trace, since the answer is learned from all of them
         if trace.errors or root.status_code == Error:
             return ERROR
-        if any(span.own is not None and FLAG in span.own for span in trace.spans):
+        if any(span.own is not None and span.own.get(FLAG) for span in trace.spans):
             return FLAGGED
         if self._is_first(root):
             return FIRST

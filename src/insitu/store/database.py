@@ -41,7 +41,7 @@ CREATE TABLE rollup (
 """
 
 _DROP_OLDEST: Final = """
-DELETE FROM block WHERE id IN (SELECT id FROM block ORDER BY "end" LIMIT ?) RETURNING entries
+DELETE FROM block WHERE id IN (SELECT id FROM block ORDER BY "end" LIMIT ?)
 """
 
 
@@ -130,27 +130,21 @@ class Database:
         pages, free = run("PRAGMA page_count").fetchone()[0], run("PRAGMA freelist_count").fetchone()[0]
         return int((pages - free) * run("PRAGMA page_size").fetchone()[0])
 
-    def shrink(self, cap: int, oldest: int) -> int:
+    def shrink(self, cap: int, oldest: int) -> None:
         """Drop the oldest blocks until the file is below `cap` bytes and holds nothing that ended before `oldest`.
 
         Args:
             cap: bytes.
             oldest: wall nanoseconds.
 
-        Returns:
-            The entries dropped.
-
         """
         run = self._connection.execute
-        gone = run('DELETE FROM block WHERE "end" < ? RETURNING entries', (oldest,)).fetchall()
+        run('DELETE FROM block WHERE "end" < ?', (oldest,))
         run('DELETE FROM tally WHERE "end" < ?', (oldest,))
         while self.size > cap:
-            here = run(_DROP_OLDEST, (_OLDEST_AT_ONCE,)).fetchall()
-            if not here:
+            if not run(_DROP_OLDEST, (_OLDEST_AT_ONCE,)).rowcount:
                 break
-            gone += here
         run("PRAGMA incremental_vacuum")
-        return sum(entries for (entries,) in gone)
 
     def read(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a question, for whoever reads a store that is kept in memory."""

@@ -30,14 +30,11 @@ if TYPE_CHECKING:
 
 DEADLINE_SECONDS: Final = 0.15
 _BUSY_SECONDS: Final = 0.05
-_BLOCKS: Final = (
-    'SELECT "end", "start", entries, id FROM block WHERE kind = ? AND "end" <= ? AND "end" >= ? ORDER BY "end" DESC'
-)
+_BLOCKS: Final = 'SELECT "end", "start", id FROM block WHERE kind = ? AND "end" <= ? AND "end" >= ? ORDER BY "end" DESC'
 _HOT: Final = "SELECT hot FROM block WHERE id = ?"
 _IDS: Final = "SELECT ids FROM block WHERE id = ?"
 _REST: Final = "SELECT rest FROM block WHERE id = ?"
-
-
+_OF_A_TRACE: Final = "SELECT id, ids FROM block WHERE kind = ? AND instr(ids, ?)"
 _INTERVALS: Final = """
 SELECT "start", name, count, errors, durations FROM rollup WHERE length = ? AND "start" >= ? AND "start" < ?
 """
@@ -47,11 +44,15 @@ SELECT "start", sum(count), sum(errors) FROM rollup WHERE length = ? AND "start"
 
 
 class _Source:
-    """One database, open for reading."""
+    """One database, open for reading. What is damaged in it is reported, and costs the other ones nothing."""
 
-    def __init__(self, name: str, read: Callable[[str, Sequence[object]], list[tuple[Any, ...]]]) -> None:
-        self.name = name
-        self.read = read
+    def __init__(self, read: Callable[[str, Sequence[object]], list[tuple[Any, ...]]]) -> None:
+        self._read = read
+
+    def read(self, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """Return the rows of a question; none where they cannot be read."""
+        rows: list[tuple[Any, ...]] = guard.call("store.read", self._read, statement, values, default=[])
+        return rows
 
     def one(self, statement: str, number: int) -> bytes:
         """Return a part of a block; empty where the block is gone."""
@@ -131,16 +132,11 @@ class Reader:
         reason = ""
         with self._sources() as sources:
             for source in sources:
-                for number, ids in source.read(
-                    "SELECT id, ids FROM block WHERE kind = ? AND instr(ids, ?)", (TRACES, wanted)
-                ):
-                    at_places = list(blocks.places(bytes(ids), wanted))
-                    if at_places:
-                        lines = blocks.lines_of(source.one(_REST, number))
-                        entries = list(blocks.trace_entries(source.one(_HOT, number)))
-                        for at in at_places:
-                            spans += blocks.spans_of(lines[at])
-                            reason = entries[at].reason
+                for number, ids in source.read(_OF_A_TRACE, (TRACES, wanted)):
+                    for at in blocks.places(bytes(ids), wanted):
+                        here, why = guard.call("store.read", _opened, source, number, at, default=([], reason))
+                        spans += here
+                        reason = why
         if not spans:
             return None
         known = {span["span_id"] for span in spans}
@@ -184,7 +180,7 @@ class Reader:
             listed = [(source, source.read(_BLOCKS, (kind, newest, period.since))) for source in sources]
             answer.blocks = sum(len(rows) for _, rows in listed)
             queue = heapq.merge(
-                *([(-end, -start, number, source) for end, start, _, number in rows] for source, rows in listed),
+                *([(-end, -start, number, source) for end, start, number in rows] for source, rows in listed),
                 key=lambda each: each[0],
             )
             for end, start, number, source in queue:
@@ -214,12 +210,12 @@ class _Sources:
         self._open: list[sqlite3.Connection] = []
 
     def __enter__(self) -> list[_Source]:
-        sources = [_Source("memory", self._memory.read)] if self._memory is not None else []
+        sources = [_Source(self._memory.read)] if self._memory is not None else []
         for path in self._paths:
             connection = guard.attempt(_connected, path)
             if connection is not None:
                 self._open.append(connection)
-                sources.append(_Source(path.name, partial(_rows, connection)))
+                sources.append(_Source(partial(_rows, connection)))
         return sources
 
     def __exit__(self, *_: object) -> None:
@@ -241,6 +237,12 @@ def _connected(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _opened(source: _Source, number: int, at: int) -> tuple[list[dict[str, Any]], str]:
+    """Return the spans of one entry, and why it is kept."""
+    entries = list(blocks.trace_entries(source.one(_HOT, number)))
+    return blocks.spans_of(blocks.lines_of(source.one(_REST, number))[at]), entries[at].reason
 
 
 def _interval_rows(source: _Source, length: int, since: int, until: int) -> list[Row]:
