@@ -14,7 +14,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from insitu import providers
 from insitu.config import W3C, Options, read
 from insitu.core import clock as clocks
 from insitu.core import context, guard, values
@@ -25,6 +24,7 @@ from insitu.core.ports import ExporterContext
 from insitu.core.records import LOG_BYTES, Family, LocalTrace, LogRecord, Resource
 from insitu.core.redact import Redactor
 from insitu.core.sender import Sender
+from insitu.providers import become_global, propagator_of, sampler_of
 from insitu.signals import event_loop, tracing
 from insitu.signals.errors import errors
 from insitu.signals.logs import WARN, logs
@@ -118,12 +118,12 @@ class Runtime:
         )
         registry.wall, registry.on, registry.clean = self.clock.wall, True, self.redactor.attributes
         chosen = options.tracing.propagators
-        self.propagator = providers.propagator_of(chosen)
+        self.propagator = propagator_of(chosen)
         requests.configure(options.tracing.exclude, None if chosen == W3C else self.propagator)
         tracing.provider.readable = lambda span, sdk_resource: _late("readable").readable(span, sdk_resource)
-        tracing.provider.attach(self.pipeline, providers.sampler_of(options.tracing), limits, self._sdk_resource)
+        tracing.provider.attach(self.pipeline, sampler_of(options.tracing), limits, self._sdk_resource)
         errors.attach(self.pipeline)
-        providers.become_global(self.propagator, lambda: _late("readable").JoinedProcessor(tracing.provider))
+        become_global(self.propagator, lambda: _late("readable").JoinedProcessor(tracing.provider))
         for make in self._exporters():
             self._add_exporter(make)
         requests.exemplars_are_kept, requests.intervals = False, None
