@@ -463,13 +463,13 @@ def test_what_goes_through_is_a_metric(make):
 # --- fork
 
 
-def in_a_child(function):
-    """Run `function` in a forked child; return its exit status, or None where it hung."""
+def in_a_child(checks):
+    """Run `checks` in a forked child; return 0, the number of the first that does not hold, or None where it hung."""
     child = os.fork()
     if child == 0:
-        status = 1
+        status = 100
         try:
-            status = 0 if function() else 2
+            status = next((number for number, holds in enumerate(checks(), start=1) if not holds), 0)
         finally:
             os._exit(status)
     deadline = time.monotonic() + 10.0
@@ -502,11 +502,15 @@ def test_a_fork_with_our_threads_running_leaves_both_sides_working(make, busy):
         thread.start()
 
     def child():
-        empty = pipeline.produced["logs"] == 0 and guard.counts == {} and sender.pending() == {}
+        yield pipeline.produced["logs"] == 0
+        yield guard.counts == {}
+        yield sender.pending() == {}
         pipeline.put(log("child"), 100)
-        sent = pipeline.flush(5.0) and sender.sent == {"logs": 1}
-        read = pipeline.read(lambda: threading.current_thread().name).result(5.0) == "insitu-reader"
-        return empty and sent and read and pipeline.worker.running and pipeline.close(2.0)
+        yield pipeline.flush(5.0)
+        yield sender.sent == {"logs": 1}
+        yield pipeline.read(lambda: threading.current_thread().name).result(5.0) == "insitu-reader"
+        yield pipeline.worker.running
+        yield pipeline.close(2.0)
 
     results = []
     with warnings.catch_warnings():
@@ -541,7 +545,7 @@ def test_a_fork_while_an_exporter_is_stuck_does_not_wait_for_it(make):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         began = time.monotonic()
-        assert in_a_child(lambda: True) == 0
+        assert in_a_child(list) == 0
     took = time.monotonic() - began
     print(f"FAULTS 16: forked in {took:.2f} s beside an exporter that hangs for 60 s")
     assert took < 2.0
@@ -566,7 +570,7 @@ def test_a_pipeline_that_is_gone_is_forgotten():
     pipeline.close(0.1)
     gone = Counter(type(each).__name__ for each in gc.get_referrers(pipeline))
     assert "WeakSet" not in gone
-    assert in_a_child(lambda: True) == 0
+    assert in_a_child(list) == 0
 
 
 # --- whole processes, with insitu.init and the OTLP exporter

@@ -288,8 +288,8 @@ def test_a_million_names_and_values_keep_the_caches_small():
     for number in range(5_000):
         otlp.pairs(b"\x0a", {f"key{number}": "v", "one": number, "long": "x" * 1_000})
     assert len(otlp._names) <= 512
-    assert all(len(pairs) <= 32 for pairs in otlp._names.values())
-    assert sum(len(pair) for pairs in otlp._names.values() for pair in pairs.values()) < 2_200_000
+    assert all(len(name.pairs) <= 32 for name in otlp._names.values())
+    assert sum(len(pair) for name in otlp._names.values() for pair in name.pairs.values()) < 2_200_000
 
 
 def test_a_span_with_three_attributes_costs_a_fraction_of_the_official_encoder():

@@ -50,10 +50,12 @@ class Cleaner:
         span.name = redactor.text(span.name)
         if span.status_text:
             span.status_text = redactor.text(span.status_text)
-        for event in span.events or ():
-            self._event(event)
-        for link in span.links or ():
-            link.attributes.update(redactor.attributes(link.attributes))
+        if span.events:
+            for event in span.events:
+                self._event(event)
+        if span.links:
+            for link in span.links:
+                link.attributes.update(redactor.attributes(link.attributes))
 
     def _without_encoded_names(self, own: Mapping[str, object]) -> Mapping[str, object]:
         """Clean addresses once more: `%74oken=...`, the encoded name of a parameter, hides from `text`."""

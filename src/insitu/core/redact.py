@@ -99,12 +99,10 @@ class Redactor:
         known = self._clean_values
         for value in values:
             kind = type(value)
-            if kind is float or kind is bool:
-                continue
             if kind is str:
                 if value not in known and self.text(value) is not value:  # type: ignore[arg-type]
                     return False
-            elif kind is int and 0 <= value < CARDS:  # type: ignore[operator]
+            elif kind is float or kind is bool or (kind is int and 0 <= value < CARDS):  # type: ignore[operator]
                 continue
             elif self.value("", value) is not value:
                 return False

@@ -18,6 +18,8 @@ DEPTH: Final = 4
 ITEMS: Final = 128
 ROOM: Final = 65_536
 """Bytes of one container with all that it holds: lists of lists of a long text would grow by a power otherwise."""
+INT64_MIN: Final = -(1 << 63)
+INT64_MAX: Final = (1 << 63) - 1
 SMALL: Final = 256
 """Texts up to this length are covered by the base weight of a record."""
 

@@ -160,20 +160,35 @@ class _Batch:
 
     def add_trace(self, trace: LocalTrace) -> None:
         """Encode a trace's spans. One that cannot be encoded is lost alone."""
-        head = guard.call("otlp.trace", otlp_encoding.trace_fields, trace)
-        encoded = guard.call("otlp.trace", _encoded, trace.spans, head) if head else None
-        if encoded is None:
-            encoded = [guard.call("otlp.span", _encoded_alone, record, head) for record in trace.spans]
-        by_scope = self._by_scope
-        for record, data in zip(trace.spans, encoded, strict=True):
-            if data is None:
-                self._lose("traces")
-                continue
-            scope = record.scope
-            items = by_scope.get(id(scope))
-            if items is None:
-                items = by_scope[id(scope)] = self._open("traces", scope)
-            items.append(data)
+        lengths = [len(items) for _, _, items in self._groups]
+        if not guard.call("otlp.trace", self._add_spans, trace, default=False):
+            lengths += [0] * (len(self._groups) - len(lengths))
+            for (_, _, items), length in zip(self._groups, lengths, strict=True):
+                del items[length:]
+            for record in trace.spans:
+                if not guard.call("otlp.span", self._add_span, record, default=False):
+                    self._lose("traces")
+
+    def _add_spans(self, trace: LocalTrace) -> bool:
+        head = otlp_encoding.trace_fields(trace)
+        scope = None
+        for record in trace.spans:
+            if record.scope is not scope:  # most traces have one or two, in a row
+                scope = record.scope
+                append = self._of_scope(scope).append
+            append(otlp_encoding.span(record, head))
+        return True
+
+    def _add_span(self, record: SpanRecord) -> bool:
+        encoded = otlp_encoding.span(record, otlp_encoding.trace_fields(record.trace))
+        self._of_scope(record.scope).append(encoded)
+        return True
+
+    def _of_scope(self, scope: Scope) -> list[bytes]:
+        items = self._by_scope.get(id(scope))
+        if items is None:
+            items = self._by_scope[id(scope)] = self._open("traces", scope)
+        return items
 
     def add_log(self, record: LogRecord | ErrorRecord) -> None:
         """Encode a log record, whose scope is its logger, or an error."""
@@ -200,17 +215,10 @@ class _Batch:
     def parts(self, most: int) -> Iterator[Part]:
         """Yield parts of at most so many items."""
         for signal, scope, items in self._groups:
-            yield from _parts(signal, scope, items, most)
+            if items:
+                yield from _parts(signal, scope, items, most)
         for signal, lost in self._lost.items():
             yield Part(signal, lost, 0, None)
-
-
-def _encoded(spans: Iterable[SpanRecord], head: bytes) -> list[bytes | None]:
-    return [otlp_encoding.span(record, head) for record in spans]
-
-
-def _encoded_alone(record: SpanRecord, head: bytes | None) -> bytes | None:
-    return otlp_encoding.span(record, head) if head else None
 
 
 def _parts(signal: Signal, scope: Scope, items: list[bytes], most: int) -> Iterator[Part]:

@@ -48,9 +48,9 @@ _MOST_NAMES: Final = 512
 _MOST_VALUES: Final = 32
 _LONGEST_PAIR: Final = 128
 
-_FIXED: Final = struct.Struct("<H8sBQBQBBHI").pack
-"""What every span has: id, start, end, kind and flags, each behind its tag."""
-_SPAN_ID, _START, _END, _KIND, _FLAGS = 0x0812, 0x39, 0x41, 0x30, 0x0185
+_FIXED: Final = struct.Struct("<H8sBQBQBB").pack
+"""What every span has: id, start, end and kind, each behind its tag."""
+_SPAN_ID, _START, _END, _KIND = 0x0812, 0x39, 0x41, 0x30
 
 
 def request(resource: bytes, parts: Iterable[bytes]) -> bytes:
@@ -69,26 +69,28 @@ def scoped(scope: Scope, items: Iterable[bytes]) -> bytes:
     return message(b"\x12", b"".join((message(b"\x0a", head), *items, text(b"\x1a", scope.schema_url))))
 
 
-def trace_fields(trace: LocalTrace) -> bytes:
-    """Return what all spans of a trace begin with: its id and its state."""
-    trace_id = b"\x0a\x10" + identity(trace.trace_id, 16)
-    return trace_id + text(b"\x1a", trace.state) if trace.state else trace_id
+def trace_fields(trace: LocalTrace) -> tuple[bytes, bytes]:
+    """Return what the spans of a trace have in common (id, state, flags): below a local and below a remote parent."""
+    ids = b"\x0a\x10" + identity(trace.trace_id, 16) + text(b"\x1a", trace.state)
+    flags = trace.flags & 0xFF | HAS_REMOTE
+    local, remote = (b"\x85\x01" + bits.to_bytes(4, "little") for bits in (flags, flags | IS_REMOTE))
+    return ids + local, ids + remote
 
 
-def span(record: SpanRecord, trace: bytes) -> bytes:
+def span(record: SpanRecord, trace: tuple[bytes, bytes]) -> bytes:
     """Return a span as a field of ScopeSpans, given its trace's fields."""
-    flags = record.trace.flags & 0xFF | (HAS_REMOTE | IS_REMOTE if record.parent_remote else HAS_REMOTE)
     kind = record.kind._value_ + 1  # `value` is a property, and four times slower
     parent, start, end = record.parent_id, record.start_time, record.end_time
     try:
         own_id = record.span_id.to_bytes(8, "big")
         above = b"\x22\x08" + parent.to_bytes(8, "big") if parent else b""
-        fixed = _FIXED(_SPAN_ID, own_id, _START, start, _END, end, _KIND, kind, _FLAGS, flags)
+        fixed = _FIXED(_SPAN_ID, own_id, _START, start, _END, end, _KIND, kind)
     except (struct.error, OverflowError):
         own_id, start, end = identity(record.span_id, 8), clamped(start), clamped(end)
         above = b"\x22\x08" + identity(parent, 8) if parent else b""
-        fixed = _FIXED(_SPAN_ID, own_id, _START, start, _END, end, _KIND, kind, _FLAGS, flags)
-    body = b"".join((trace, fixed, above, _span_names[record.name], pairs(b"\x4a", record.settle())))
+        fixed = _FIXED(_SPAN_ID, own_id, _START, start, _END, end, _KIND, kind)
+    name = _span_names.get(record.name) or _span_name(record.name)
+    body = b"".join((trace[record.parent_remote], fixed, above, name, pairs(b"\x4a", record.settle())))
     if record.status_code or record.status_text or record.events or record.links or record.dropped:
         body += b"".join(_outcome(record))
     return message(b"\x12", body)
@@ -162,66 +164,68 @@ def pairs(tag: bytes, values: Mapping[str, Any], depth: int = 0) -> bytes:
     """Return attributes as repeated `KeyValue` fields with this tag."""
     out = [b""]
     for key, value in values.items():
-        ready = _names[key]
+        name = _names.get(key) or _named(key)
         kind = type(value)
         if kind is str or kind is int:
-            out.append(ready[value])
+            out.append(name.pairs.get(value) or name.pair(value))
         elif kind is float:
-            out.append(ready.before_a_double + DOUBLE(value))
+            out.append(name.before_a_double + DOUBLE(value))
         else:
-            out.append(message(b"", ready.name + message(b"\x12", any_value(value, depth))))
+            out.append(message(b"", name.field + message(b"\x12", any_value(value, depth))))
     return tag.join(out)
 
 
-class _Pairs(dict[str | int, bytes]):
-    """The attributes of one name, without their tag: a method, a route or a status is encoded once.
-
-    Keys are of exactly the types str and int, since 1 == True == 1.0.
+class _Name:
+    """The name of an attribute, and its pairs with values that come again and again, without their tag.
 
     Attributes:
-        name: the field `KeyValue.key`.
-        before_a_double: the pair up to the eight bytes of a floating-point value.
+        field: the field `KeyValue.key`.
+        before_a_double: a pair up to the eight bytes of a floating-point value.
+        pairs: encoded once, such as a method, a route or a status. Keys are of exactly the types str and int, since
+            1 == True == 1.0.
 
     """
 
-    def __init__(self, key: str) -> None:
-        self.name = message(b"\x0a", utf8(key))
-        zero = message(b"", self.name + message(b"\x12", _float(0.0, 0)))
-        self.before_a_double = zero[: -len(DOUBLE(0.0))]
+    __slots__ = ("before_a_double", "field", "pairs")
 
-    def __missing__(self, value: str | int) -> bytes:
-        pair = message(b"", self.name + message(b"\x12", _text(value, 0) if isinstance(value, str) else _int(value, 0)))
-        if len(self) < _MOST_VALUES and len(pair) <= _LONGEST_PAIR:
-            self[value] = pair
+    def __init__(self, key: str) -> None:
+        self.field = message(b"\x0a", utf8(key))
+        zero = message(b"", self.field + message(b"\x12", _float(0.0, 0)))
+        self.before_a_double = zero[: -len(DOUBLE(0.0))]
+        self.pairs: dict[str | int, bytes] = {}
+
+    def pair(self, value: str | int) -> bytes:
+        """Return the pair with a value, and remember it while there is room."""
+        content = _text(value, 0) if isinstance(value, str) else _int(value, 0)
+        pair = message(b"", self.field + message(b"\x12", content))
+        if len(self.pairs) < _MOST_VALUES and len(pair) <= _LONGEST_PAIR:
+            self.pairs[value] = pair
         return pair
 
 
-class _Names(dict[str, _Pairs]):
-    """Attribute names with their pairs: the same few come again and again."""
-
-    def __missing__(self, key: str) -> _Pairs:
-        pairs_of = _Pairs(key)
-        if type(key) is str and len(key) <= _LONGEST_PAIR:
-            if len(self) >= _MOST_NAMES:
-                self.clear()
-            self[key] = pairs_of
-        return pairs_of
+# Plain dictionaries asked by `get`: subclasses that fill themselves by __missing__ take twice the time for what they
+# hold.
+_names: Final[dict[str, _Name]] = {}
+_span_names: Final[dict[str, bytes]] = {}
+"""The field `Span.name` of names that come again and again."""
 
 
-class _SpanNames(dict[str, bytes]):
-    """The field `Span.name` of names that come again and again."""
-
-    def __missing__(self, name: str) -> bytes:
-        encoded = text(b"\x2a", name)
-        if type(name) is str and len(encoded) <= _LONGEST_PAIR:
-            if len(self) >= _MOST_NAMES:
-                self.clear()
-            self[name] = encoded
-        return encoded
+def _named(key: str) -> _Name:
+    name = _Name(key)
+    if type(key) is str and len(key) <= _LONGEST_PAIR:
+        if len(_names) >= _MOST_NAMES:
+            _names.clear()
+        _names[key] = name
+    return name
 
 
-_names: Final = _Names()
-_span_names: Final = _SpanNames()
+def _span_name(name: str) -> bytes:
+    encoded = text(b"\x2a", name)
+    if type(name) is str and len(encoded) <= _LONGEST_PAIR:
+        if len(_span_names) >= _MOST_NAMES:
+            _span_names.clear()
+        _span_names[name] = encoded
+    return encoded
 
 
 def any_value(value: Any, depth: int = 0) -> bytes:

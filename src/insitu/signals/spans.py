@@ -27,7 +27,7 @@ SCALARS: Final = frozenset((int, float, bool))
 SMALL: Final = values.SMALL
 PARTIAL_SPANS: Final = 128
 PARTIAL_NANOSECONDS: Final = 60_000_000_000
-_TIME_LIMIT: Final = 1 << 63
+INT64_MIN, INT64_MAX = values.INT64_MIN, values.INT64_MAX
 _STATUS_CODES: Final = (StatusCode.UNSET, StatusCode.OK, StatusCode.ERROR)
 ATTRIBUTES, EVENTS, LINKS = range(3)
 
@@ -79,7 +79,7 @@ class Span(SpanRecord):
             return
         kind = type(value)
         limits = trace.owner.limits
-        if (kind is str and len(value) <= limits.small) or (kind is int and -_TIME_LIMIT < value < _TIME_LIMIT):
+        if (kind is str and len(value) <= limits.small) or (kind is int and INT64_MIN <= value <= INT64_MAX):
             pass
         elif kind is not float and kind is not bool:
             value = values.plain(value, limits.value_length)
@@ -367,7 +367,7 @@ def ids_of(trace: LocalTrace, span_id: int, *, is_remote: bool = False) -> SpanC
 def moment(given: object, now: int) -> int:
     """Return a timestamp given by a caller, or `now` when it is none (negative, not a number, beyond 64 bits)."""
     value = given if type(given) is int else guard.call("span.time", int, given, default=0)
-    return value if 0 < value < _TIME_LIMIT else now
+    return value if 0 < value <= INT64_MAX else now
 
 
 def link_of(link: Link) -> tuple[SpanContext, Mapping[str, Any] | None]:

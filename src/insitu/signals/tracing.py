@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from opentelemetry import trace as api
-from opentelemetry.context import Context as OtelContext
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext, SpanKind
 
 from insitu.core import clock as clocks
@@ -42,8 +41,7 @@ INTERNAL: Final = SpanKind.INTERNAL
 _RANDOM, _SAMPLED = 2, 3
 """Flags of the ids that we make: random (W3C trace context, level 2), and sampled as well."""
 _SMALL: Final = values.SMALL
-_UNBOUNDED: Final = frozenset((float, bool))
-_INT64: Final = 1 << 63
+_INT64_MIN, _INT64_MAX = values.INT64_MIN, values.INT64_MAX
 _LONGEST_FLUSH: Final = 3_600.0
 _clean_text: Final = values.text
 
@@ -267,7 +265,7 @@ class Tracer(api.Tracer):
         provider = self._provider
         if not provider.on:
             return SILENT
-        if context is not None and not issubclass(type(context), OtelContext):
+        if context is not None and not issubclass(type(context), dict):
             context = None
         parent = (_current() if context is None else context).get(SPAN_KEY)
         if self._own_work and (ours := _inside_request()) is not None:
@@ -326,8 +324,8 @@ SPAN_KEY: Final = context.SPAN_KEY
 _current: Final = context.current
 _enter: Final = context.enter
 _attach: Final = context.attach
-_set_item: Final = dict.__setitem__
 _leave: Final = context.leave
+_restore: Final = context.restore
 
 ABSORBED: Final = frozenset(
     {
@@ -418,7 +416,7 @@ class Block(Span):
         if not provider.on or self._token is not None or self.end_time:
             return self._refused()
         now = provider.monotonic()
-        context = OtelContext(_current())
+        context: Any = _current().copy()
         parent = context.get(SPAN_KEY)
         span: Any = self
         if isinstance(parent, Span) and not provider.processors and (trace := parent.trace).recording:
@@ -429,7 +427,7 @@ class Block(Span):
             self.local_root = self.parent_remote = False
         else:
             span = provider.start(self, parent)
-        _set_item(context, SPAN_KEY, span)
+        context[SPAN_KEY] = span
         self._token = _attach(context)
         if span is not self:
             self.end_time = 1  # it never began: `close` has nothing to do
@@ -453,7 +451,10 @@ class Block(Span):
         if token is None:
             return
         now = provider.monotonic()
-        _leave(token)
+        try:  # what `context.leave` does
+            _restore(token)
+        except (ValueError, RuntimeError):
+            pass
         self._token = None
         if error is not None:
             self.fail(error)
@@ -482,10 +483,15 @@ def span(name: str, /, **attributes: Any) -> Block:
     small = provider.limits.small
     for value in attributes.values():
         kind = type(value)
-        if (kind is str and len(value) <= small) or (kind is int and -_INT64 < value < _INT64) or kind in _UNBOUNDED:
-            continue
-        attributes = clean(attributes, provider.limits)
-        break
+        if kind is str:
+            ready = len(value) <= small
+        elif kind is int:
+            ready = _INT64_MIN <= value <= _INT64_MAX
+        else:
+            ready = kind is float or kind is bool
+        if not ready:
+            attributes = clean(attributes, provider.limits)
+            break
     return Block(name, INTERNAL, attributes or None, OWN)
 
 
