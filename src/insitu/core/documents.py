@@ -16,10 +16,12 @@ except ImportError:  # no wheel for this interpreter (free-threaded builds)
 def dumps(document: Any) -> bytes:
     """Return UTF-8 without blanks; never raises for plain values, however large, odd or broken."""
     if orjson is not None:
-        try:
-            return orjson.dumps(document, default=_unusual, option=orjson.OPT_NON_STR_KEYS)
-        except TypeError:  # a lone surrogate, or an integer beyond 64 bits
-            pass
+        # Without the option first: it takes an eighth more, for keys that hardly any document has.
+        for option in (None, orjson.OPT_NON_STR_KEYS):
+            try:
+                return orjson.dumps(document, _unusual, option)
+            except TypeError:  # a key that is no text; a lone surrogate, or an integer beyond 64 bits
+                continue
     return json.dumps(document, default=_unusual, ensure_ascii=True, separators=(",", ":")).encode()
 
 

@@ -138,21 +138,19 @@ def _error(error: ErrorRecord) -> dict[str, Any]:
     }
 
 
-class _Seconds(dict[str, str]):
-    """Whole seconds since 1970 as text, up to the point of the fraction: a process writes many lines in each."""
-
-    def __missing__(self, seconds: str) -> str:
-        self.clear()
-        self[seconds] = made = datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%S.")
-        return made
-
-
-_seconds: Final = _Seconds()
+_seconds: Final[dict[int, bytes]] = {}
+"""The last whole second since 1970 as text, up to the point of the fraction: a process writes many lines in each."""
 
 
 def _rfc3339(nanoseconds: int) -> bytes:
-    digits = f"{nanoseconds:010d}"
-    return f"{_seconds[digits[:-9]]}{digits[-9:-3]}Z".encode()
+    seconds, fraction = divmod(nanoseconds, 1_000_000_000)
+    return b"%b%06dZ" % (_seconds.get(seconds) or _second(seconds), fraction // 1_000)
+
+
+def _second(seconds: int) -> bytes:
+    _seconds.clear()
+    _seconds[seconds] = made = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.").encode()
+    return made
 
 
 def dumps(line: dict[str, Any]) -> bytes:
