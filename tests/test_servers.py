@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.servers import DatadogAgent, get_json, until
+from tests.servers import DatadogAgent, backend, get_json, until
 
 pytestmark = pytest.mark.backend
 
@@ -62,3 +62,10 @@ def test_the_agent_gives_back_the_span_it_was_sent(ddapm_agent: DatadogAgent) ->
     urllib.request.urlopen(request, timeout=5).close()
     (received,) = until(lambda: ddapm_agent.received("traces"), what="the trace")
     assert received["resource_spans"][0]["scope_spans"][0]["spans"][0]["name"] == "buy"
+
+
+def test_chromium_runs_the_script_of_a_page(tmp_path: Path) -> None:
+    page = "data:text/html,<h1>hello</h1><script>document.title = document.querySelector('h1').innerText + '!'</script>"
+    options = ["--headless", "--no-sandbox", f"--user-data-dir={tmp_path}", "--dump-dom"]
+    done = subprocess.run([backend("chromium"), *options, page], capture_output=True, text=True, check=True, timeout=60)
+    assert "<title>hello!</title>" in done.stdout

@@ -59,13 +59,84 @@ class Debian:
         options = apt_options(private, self.suite)
         run("apt-get", *options, "-qq", "update")
         with tempfile.TemporaryDirectory(dir=private) as work:
-            run("apt-get", *options, "-qq", "download", self.package, cwd=work)
-            (archive,) = Path(work).glob("*.deb")
+            run("apt-get", *options, "-qq", "download", *self.packages(options), cwd=work)
             unpacked = Path(work, "unpacked")
-            run("dpkg", "-x", str(archive), str(unpacked))
+            for archive in sorted(Path(work).glob("*.deb")):
+                run("dpkg", "-x", str(archive), str(unpacked))
+            self.complete(unpacked)
             shutil.rmtree(self.folder(), ignore_errors=True)
             self.folder().parent.mkdir(parents=True, exist_ok=True)
             unpacked.rename(self.folder())
+
+    def packages(self, _options: list[str]) -> list[str]:
+        """What to download, decided by an apt with these options."""
+        return [self.package]
+
+    def complete(self, unpacked: Path) -> None:
+        """Adds to the unpacked files what the program needs to run from there."""
+
+
+@dataclass(frozen=True)
+class Desktop(Debian):
+    """A program with a screen, in a Debian package: fetched with the libraries that this machine lacks, and with fonts.
+
+    A launcher starts it from wherever the folder is. It sees only the fonts that came with it, so that a page looks
+    alike on every machine.
+
+    Attributes:
+        executable: the program itself. What stands in ``/usr/bin`` is a script that knows only the system's folders.
+        fonts: the package of its fonts.
+    """
+
+    executable: str = ""
+    fonts: str = "fonts-dejavu-core"
+
+    def find(self) -> Path | None:
+        """Where the program is: installed on the system, or its launcher in the cache."""
+        system = shutil.which(self.program) if self.suite is None else None
+        return Path(system) if system else existing(self.launcher(self.folder()))
+
+    def launcher(self, folder: Path) -> Path:
+        """The script that starts the program out of ``folder``."""
+        return folder / "launch" / self.program
+
+    def packages(self, options: list[str]) -> list[str]:
+        """The program, its fonts, and all that apt would have to install for it on this machine."""
+        plan = run("apt-get", *options, "-qq", "--simulate", "install", "--no-install-recommends", self.package)
+        lacking = {line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")}
+        return sorted(lacking | {self.package, self.fonts})
+
+    def complete(self, unpacked: Path) -> None:
+        """Writes the launcher, and the configuration that leads to the fonts."""
+        # Every folder with a library: some are private to a package, which finds them under /usr/lib alone.
+        libraries = sorted({f"$root/{file.parent.relative_to(unpacked)}" for file in unpacked.rglob("lib*.so*")})
+        launcher = self.launcher(unpacked)
+        launcher.parent.mkdir()
+        launcher.with_name("fonts.conf").write_text(FONTS, encoding="utf-8")
+        text = LAUNCHER.format(libraries=":".join(libraries), executable=self.executable)
+        launcher.write_text(text, encoding="utf-8")
+        launcher.chmod(0o755)
+
+
+LAUNCHER = """\
+#!/bin/sh
+root=$(dirname "$(dirname "$(readlink -f "$0")")")
+export LD_LIBRARY_PATH="{libraries}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"
+export FONTCONFIG_FILE="$root/launch/fonts.conf"
+exec "$root/{executable}" "$@"
+"""
+
+FONTS = """\
+<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">
+<fontconfig>
+  <dir prefix="relative">../usr/share/fonts</dir>
+  <cachedir prefix="xdg">fontconfig</cachedir>
+  <alias><family>sans-serif</family><prefer><family>DejaVu Sans</family></prefer></alias>
+  <alias><family>serif</family><prefer><family>DejaVu Serif</family></prefer></alias>
+  <alias><family>monospace</family><prefer><family>DejaVu Sans Mono</family></prefer></alias>
+</fontconfig>
+"""
 
 
 @dataclass(frozen=True)
@@ -135,6 +206,7 @@ BACKENDS: dict[str, Debian | PyPI | Tests] = {
     "prometheus-3": Debian("prometheus", "prometheus", suite="forky"),
     "promtool-3": Debian("promtool", "promtool", suite="forky"),
     "alertmanager": Debian("prometheus-alertmanager", "prometheus-alertmanager"),
+    "chromium": Desktop("chromium", "chromium", executable="usr/lib/chromium/chromium"),
     "ddapm-test-agent": PyPI("ddapm-test-agent>=1.69", "ddapm-test-agent"),
     "opentelemetry-api-tests": Tests("opentelemetry-api", "opentelemetry-test-utils"),
 }

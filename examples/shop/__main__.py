@@ -28,7 +28,7 @@ SETTLE_WITHIN = 3.0
 """Seconds for the last spans to be counted: a span ends a little after its last byte has arrived."""
 
 NEXT = """
-  keep it running, and open its /metrics page:
+  keep it running, and look around on its page, /monitoring:
     {command}
   see its traces, metrics and logs in a collector:
     OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 {command}
@@ -196,11 +196,10 @@ class Demo:
 
     def _greet(self, shop: str) -> None:
         paint, line = self._terminal.paint, self._terminal.line
-        line(f"the shop      {paint(shop, 'bold', 'cyan')}")
-        line(f"its metrics   {paint(shop + '/metrics', 'bold', 'cyan')}")
-        line(f"its routes    {paint(shop + '/docs', 'bold', 'cyan')}")
-        line(f"slow traces   {paint(shop + '/monitoring/traces?reason=slow', 'bold', 'cyan')}")
-        line(f"warnings      {paint(shop + '/monitoring/logs?level=warning', 'bold', 'cyan')}")
+        line(f"the shop          {paint(shop, 'bold', 'cyan')}")
+        line(f"what insitu sees  {paint(shop + '/monitoring', 'bold', 'cyan')}  which route is slow, and why?")
+        line(f"its metrics       {paint(shop + '/metrics', 'bold', 'cyan')}")
+        line(f"its routes        {paint(shop + '/docs', 'bold', 'cyan')}")
         limit = self._options.seconds
         until = f"for {limit:g} seconds, and a few more to start and end" if limit else "until Ctrl-C"
         line(paint(f"about {self._options.rate:g} requests a second {until}", "dim"))

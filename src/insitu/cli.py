@@ -18,7 +18,8 @@ from insitu.core.secrets import REPLACEMENT
 from insitu.store.folder import services
 from insitu.store.reader import Reader
 from insitu.web.api import Api
-from insitu.web.monitoring import PREFIX, Monitoring
+from insitu.web.monitoring import HOME, Monitoring
+from insitu.web.pages import Pages
 from insitu.web.server import bound
 
 if TYPE_CHECKING:
@@ -174,15 +175,14 @@ def _serve(given: argparse.Namespace) -> int:
         return 2
     reader = Reader(Path(given.store).absolute() / name, lambda: None)
     try:
-        server = bound(Api({}, None, Monitoring(reader, SYSTEM.wall)), "127.0.0.1", given.port)
+        monitoring = Monitoring(reader, SYSTEM.wall, pages=Pages(), about={"service.name": name})
+        server = bound(Api({}, None, monitoring), "127.0.0.1", given.port)
     except (OSError, OverflowError) as error:
         print(f"insitu: port {given.port} cannot be used ({error}); --port 0 takes a free one", file=sys.stderr)
         return 2
     with server:
         host, port = server.server_address[:2]
-        base = f"http://{host!s}:{port}{PREFIX}"
-        for what in ("routes", "traces", "logs", "openapi.json"):
-            print(f"{base}{what}", flush=True)
+        print(f"http://{host!s}:{port}{HOME}/", flush=True)
         with suppress(KeyboardInterrupt):
             server.serve_forever()
     return 0

@@ -103,9 +103,16 @@ class StoreOptions:
 
 @dataclass(frozen=True, slots=True)
 class WebOptions:
-    """Who may read our own paths: this machine, and whoever sends `token`."""
+    """Our own paths.
+
+    Attributes:
+        token: opens them to whoever sends it; without one, to this machine alone.
+        page: where the page is; "" serves neither it nor what it asks.
+
+    """
 
     token: str = ""
+    page: str = "/monitoring"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +171,15 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError("give a text")
     return value.strip()
+
+
+def _path(value: Any) -> str:
+    if value is None or str(value).strip().lower() in ("", "none"):
+        return ""
+    path = f"/{_text(value).strip('/')}"
+    if not re.fullmatch(r"(/[\w.~-]+)+", path):
+        raise ValueError("give a path such as /monitoring, or none")
+    return path
 
 
 def _flag(value: Any) -> bool:
@@ -364,7 +380,8 @@ SETTINGS: Final = (
     ),
     Setting("store_bytes", "most that the store's files may take: 256MB", "store", "bytes", _bytes),
     Setting("retention", "how long the store keeps it: 7d, 12h, 30m", "store", "retention", _seconds),
-    Setting("token", "lets others than this machine read /metrics", "web", "token", _text),
+    Setting("token", "lets others than this machine read /metrics and the page", "web", "token", _text),
+    Setting("page", "path of the page; none serves neither it nor what it asks", "web", "page", _path),
     Setting("redact", "whether secrets are taken out", "redact", "on", _flag),
     Setting("redact_keys", "more keys whose values are secret", "redact", "keys", _names),
     Setting("redact_allow", "keys that are never redacted", "redact", "allow", _names),

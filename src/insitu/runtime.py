@@ -44,6 +44,9 @@ T = TypeVar("T")
 WATCH_SECONDS: Final = 0.25
 """How often the worker looks whether an event loop is overdue; it wakes twice a second at least."""
 
+SAMPLE_SECONDS: Final = 10.0
+"""How often the store takes down what every metric is worth."""
+
 STANDARD_VARIABLES: Final = {
     "otlp": (
         "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -68,6 +71,7 @@ LATE: Final = {
     "intervals": "insitu.signals.intervals",
     "reader": "insitu.store.reader",
     "monitoring": "insitu.web.monitoring",
+    "pages": "insitu.web.pages",
 }
 """Rooms loaded when they are first needed: sixty small modules cost 125 ms."""
 
@@ -293,6 +297,7 @@ class Runtime:
         requests.exemplars_are_kept = not self.pipeline.senders
         self.pipeline.sinks.append(self.store)
         self.pipeline.every(1.0, self.store.write, "store")
+        self.pipeline.every(SAMPLE_SECONDS, lambda: self.store.sample(self.collect()), "samples")
 
     def _intervals(self) -> Any:
         requests.fold()
@@ -322,10 +327,17 @@ class Runtime:
         return self._api
 
     def _monitoring(self) -> Any:
-        if self.store is None:
+        home = self.options.web.page
+        if self.store is None or not home:
             return None
-        reader = _late("reader").Reader(self.store.folder, self.store.database)
-        return _late("monitoring").Monitoring(reader, self.clock.wall)
+        return _late("monitoring").Monitoring(
+            _late("reader").Reader(self.store.folder, self.store.database),
+            self.clock.wall,
+            pages=_late("pages").Pages(),
+            about=self.resource.attributes,
+            live=self._scrape,
+            home=home,
+        )
 
     def _scrape(self) -> Iterable[Family]:
         running = current()

@@ -368,6 +368,35 @@ def test_requests_are_added_up_by_route_over_seconds_minutes_and_hours(store):
     assert sum(count for _, count, _ in last_minute["series"]) == pytest.approx(12, abs=3)
 
 
+def test_one_route_is_shown_with_its_durations_over_time(store):
+    began = store.clock.wall()
+    for minute in range(10):
+        for _ in range(20):
+            store.intervals.count("GET /a", 0.1 * (1 + minute), failed=minute == 3)
+            store.intervals.count("GET /b", 5.0, failed=True)
+        store.clock.advance(60)
+        store.writer.write()
+    shown = store.reader.routes(began, store.clock.wall(), "GET /a")
+    assert [(route["name"], route["count"], route["errors"]) for route in shown["routes"]] == [("GET /a", 200, 20)]
+    assert [(count, errors) for _, count, errors, *_ in shown["series"]] == [(20, 20 * (n == 3)) for n in range(10)]
+    for minute, (_, _, _, p50, p95, p99) in enumerate(shown["series"]):
+        assert [p50, p95, p99] == pytest.approx([0.1 * (1 + minute)] * 3, rel=0.02)
+    assert store.reader.routes(began, store.clock.wall(), "GET /nothing")["routes"] == []
+
+
+def test_a_rate_is_that_of_the_time_since_the_first_request(store):
+    store.clock.advance(3_600)
+    for _ in range(6):
+        for _ in range(50):
+            store.intervals.count("GET /a", 0.1, failed=False)
+        store.clock.advance(10)
+    store.writer.write()
+    now = store.clock.wall()
+    shown = store.reader.routes(now - 900 * SECOND, now)
+    assert shown["routes"][0]["rate"] == pytest.approx(5.0, rel=0.2)
+    assert now - shown["first"] < 80 * SECOND
+
+
 def test_a_period_of_days_is_made_of_few_rows(store):
     began = store.clock.wall()
     for _ in range(2 * 24 * 6):

@@ -80,6 +80,10 @@ def test_behind_a_proxy_everybody_comes_from_loopback_and_nobody_is_believed(nam
         ("Bearer", False),
         ("Bearer ", False),
         ("Basic s3cret", False),
+        ("Basic YTpzM2NyZXQ=", True),  # a:s3cret
+        ("basic OnMzY3JldA==", True),  # :s3cret
+        ("Basic YTpzM2NyZQ==", False),
+        ("Basic ", False),
         ("s3cret", False),
         ("", False),
         ("Bearer \xff\xfe", False),

@@ -3,7 +3,8 @@
 import pytest
 
 from insitu.core import guard
-from insitu.web.api import Api, Request
+from insitu.web.api import Api
+from insitu.web.messages import Request
 
 LOCAL = {"host": "localhost"}
 
@@ -42,7 +43,9 @@ def test_without_an_accept_header_the_page_is_asked_with_an_empty_one(api):
 
 
 def test_a_page_is_never_cached_nor_guessed_at(api):
-    assert ask(api).headers == {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+    headers = ask(api).headers
+    assert (headers["cache-control"], headers["x-content-type-options"]) == ("no-store", "nosniff")
+    assert "default-src 'none'" in headers["content-security-policy"]
 
 
 def test_head_is_answered_as_get_is(api):
@@ -58,7 +61,7 @@ def test_other_methods_are_told_what_is_allowed(api, method):
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
 def test_who_may_not_read_hears_how_one_may_and_nothing_else(api, method):
     response = ask(api, method=method, peer="192.0.2.7")
-    assert (response.status, response.headers["www-authenticate"]) == (401, "Bearer")
+    assert (response.status, response.headers["www-authenticate"]) == (401, 'Bearer, Basic realm="insitu"')
     assert b"INSITU_TOKEN" in response.body
     assert b"s3cret" not in response.body
 

@@ -1,5 +1,6 @@
 """`/monitoring/...`: questions by URL, answers in JSON."""
 
+import base64
 import json
 
 import pytest
@@ -7,10 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from insitu.core.questions import Answer, LogSearch, Period, TraceSearch
-from insitu.web.api import Api, Request
-from insitu.web.monitoring import PREFIX, Monitoring
+from insitu.core.records import Family, Point
+from insitu.web.api import Api
+from insitu.web.messages import Request
+from insitu.web.monitoring import Monitoring
+from insitu.web.pages import Pages
 
 NOW = 1_700_000_000 * 10**9
+QUARTER = 900 * 10**9
+PREFIX = "/monitoring/"
+ABOUT = {"service.name": "shop", "service.version": "1.0", "process.pid": 7, "telemetry.sdk.name": "insitu"}
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
@@ -28,6 +35,17 @@ class Reader:
     def trace(self, trace_id):
         return {"trace_id": trace_id, "spans": []} if trace_id == TRACE else None
 
+    def routes(self, since, until, name):
+        self.asked = (since, until, name)
+        return {"routes": []}
+
+    def metrics(self):
+        return [{"name": "orders"}]
+
+    def metric(self, name, since, until):
+        self.asked = (name, since, until)
+        return {"name": name, "series": []} if name == "orders/a b" else None
+
 
 @pytest.fixture
 def reader():
@@ -36,13 +54,21 @@ def reader():
 
 @pytest.fixture
 def monitoring(reader):
-    return Monitoring(reader, lambda: NOW)
+    return made(reader)
+
+
+def made(reader, **options):
+    return Monitoring(reader, lambda: NOW, pages=Pages(), about=ABOUT, **options)
+
+
+def get(monitoring, path, query=""):
+    return monitoring.answer(Request("GET", path, {}, "127.0.0.1", query))
 
 
 def ask(monitoring, path, query=""):
-    status, kind, body = monitoring.answer(PREFIX + path, query)
-    assert kind == ("application/json" if status == 200 else "application/problem+json")
-    return status, json.loads(body)
+    response = get(monitoring, PREFIX + path, query)
+    assert response.content_type == ("application/json" if response.status == 200 else "application/problem+json")
+    return response.status, json.loads(response.body)
 
 
 def test_traces_are_asked_for_by_every_parameter_there_is(monitoring, reader):
@@ -64,6 +90,64 @@ def test_log_records_are_asked_for_by_level_logger_text_and_trace(monitoring, re
     )
     assert status == 200
     assert reader.asked == (LogSearch(13, "shop", "a b", TRACE), Period(since=NOW + 500_000_000))
+
+
+def test_routes_are_asked_for_by_time_and_name(monitoring, reader):
+    ask(monitoring, "routes")
+    assert reader.asked == (NOW - QUARTER, NOW, "")
+    ask(monitoring, "routes", "since=1h&until=30m&name=GET%20/a")
+    assert reader.asked == (NOW - 4 * QUARTER, NOW - 2 * QUARTER, "GET /a")
+    assert ask(monitoring, "routes", "since=1m&until=1h")[0] == 400
+
+
+def test_metrics_are_listed_and_asked_for_by_name(monitoring, reader):
+    assert ask(monitoring, "metrics") == (200, {"metrics": [{"name": "orders"}]})
+    assert ask(monitoring, "metrics/orders%2Fa%20b")[0] == 200
+    assert reader.asked == ("orders/a b", NOW - QUARTER, NOW)
+    assert ask(monitoring, "metrics/nothing")[0] == 404
+
+
+def test_the_overview_says_what_runs_and_how_it_is():
+    families = [
+        Family("http.server.request.duration", "histogram", [Point({}, 1.5, (3, 4)), Point({}, 2.0, (1, 0))]),
+        Family("insitu.cpu", "counter", [Point({"part": "worker"}, 0.25)]),
+        Family("process.uptime", "gauge", [Point({}, 60.0)]),
+        Family("insitu.dropped_records", "counter", [Point({"signal": "logs", "reason": "queue_full"}, 3)]),
+        Family("insitu.dropped_records", "counter", [Point({"signal": "logs", "reason": "none"}, 0)]),
+        Family("insitu.seen_traces", "counter", [Point({"reason": "slow"}, 9)]),
+        Family("insitu.kept_traces", "counter", [Point({"reason": "slow"}, 2)]),
+        Family(
+            "system.cpu.utilization",
+            "gauge",
+            [Point({"cpu.mode": "user"}, 0.25), Point({"cpu.mode": "system"}, 0.5), Point({"cpu.mode": "idle"}, 0.25)],
+            "1",
+        ),
+        Family("insitu.event_loop.lag", "histogram", [Point({}, 0.5, (1, 4))], "s"),
+        Family("orders", "counter", [Point({}, 1.0)]),
+    ]
+    status, shown = ask(made(Reader(), live=lambda: families), "overview")
+    assert status == 200
+    assert shown == {
+        "now": NOW,
+        "service": "shop",
+        "version": "1.0",
+        "pid": 7,
+        "live": {
+            "uptime": 60.0,
+            "requests": 8,
+            "cost": {"worker": 0.25},
+            "dropped": [{"signal": "logs", "reason": "queue_full", "count": 3}],
+            "kept": [{"reason": "slow", "seen": 9, "kept": 2}],
+            "saturation": [
+                {"title": "CPU of the host", "name": "system.cpu.utilization", "unit": "1", "value": 0.75},
+                {"title": "lag of the event loop, mean", "name": "insitu.event_loop.lag", "unit": "s", "value": 0.1},
+            ],
+        },
+    }
+
+
+def test_the_overview_of_a_store_alone_has_nothing_live(monitoring):
+    assert ask(monitoring, "overview")[1]["live"] is None
 
 
 def test_without_parameters_all_is_meant(monitoring, reader):
@@ -102,7 +186,9 @@ def test_what_is_asked_wrongly_is_told_what_would_be_right(monitoring, path, que
     assert detail in problem["detail"]
 
 
-@pytest.mark.parametrize("path", ["", "nothing", "traces/", "logs/x", "traces/a/b"])
+@pytest.mark.parametrize(
+    "path", ["nothing", "traces/", "logs/x", "traces/a/b", "assets/nothing.js", "assets/../api.py"]
+)
 def test_what_is_not_there_is_told_what_is(monitoring, path):
     status, _ = ask(monitoring, path)
     assert status in (400, 404)
@@ -132,15 +218,47 @@ def test_the_openapi_document_names_every_path_and_parameter(monitoring):
 
 @given(st.text(max_size=60), st.sampled_from(["traces", "logs", f"traces/{TRACE}"]))
 def test_no_query_makes_it_fail(query, path):
-    status, _, body = Monitoring(Reader(), lambda: NOW).answer(PREFIX + path, query)
-    assert status in (200, 400)
-    json.loads(body)
+    response = get(made(Reader()), PREFIX + path, query)
+    assert response.status in (200, 400)
+    json.loads(response.body)
+
+
+def test_the_page_is_found_where_people_look_for_it(monitoring):
+    moved = get(monitoring, "/monitoring")
+    assert (moved.status, moved.headers["location"]) == (307, "monitoring/")
+    page = get(monitoring, PREFIX)
+    assert (page.status, page.content_type) == (200, "text/html; charset=utf-8")
+
+
+def test_the_page_may_have_another_path():
+    monitoring = made(Reader(), home="/ops/insitu")
+    assert get(monitoring, "/ops/insitu").headers["location"] == "insitu/"
+    assert get(monitoring, "/ops/insitu/traces").status == 200
+    api = Api({}, None, monitoring)
+    assert [api.owns(path) for path in ("/ops/insitu", "/ops/insitu/x", "/monitoring", "/ops")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_it_is_as_closed_as_every_other_page(monitoring):
     api = Api({}, "s3cret", monitoring)
-    request = {"host": "localhost"}
-    assert api.handle(Request("GET", f"{PREFIX}traces", request, "127.0.0.1", "limit=3")).status == 200
-    assert api.handle(Request("GET", f"{PREFIX}traces", request, "192.0.2.7")).status == 401
-    assert api.handle(Request("GET", f"{PREFIX}traces", {"host": "evil.example"}, "127.0.0.1")).status == 401
-    assert api.handle(Request("POST", f"{PREFIX}traces", request, "127.0.0.1")).status == 405
+    local, elsewhere = {"host": "localhost"}, {"host": "shop.example"}
+    basic = "Basic " + base64.b64encode(b"anybody:s3cret").decode()
+    for path in ("/monitoring", PREFIX, f"{PREFIX}assets/app.js", f"{PREFIX}traces", f"{PREFIX}openapi.json"):
+        assert api.handle(Request("GET", path, local, "127.0.0.1")).status in (200, 307)
+        assert api.handle(Request("GET", path, elsewhere, "192.0.2.7")).status == 401
+        assert api.handle(Request("GET", path, {"host": "evil.example"}, "127.0.0.1")).status == 401
+        assert api.handle(Request("GET", path, {**elsewhere, "authorization": basic}, "192.0.2.7")).status in (200, 307)
+        assert api.handle(Request("POST", path, local, "127.0.0.1")).status == 405
+
+
+def test_a_browser_asks_for_the_token_where_there_is_one(monitoring):
+    def challenge(token):
+        refused = Api({}, token, monitoring).handle(Request("GET", PREFIX, {"host": "a"}, "192.0.2.7"))
+        return refused.headers["www-authenticate"]
+
+    assert challenge("s3cret") == 'Bearer, Basic realm="insitu"'
+    assert challenge(None) == "Bearer"

@@ -25,7 +25,7 @@ def serve(kept):
     """Runs `insitu serve` and returns where it answers."""
     command = [sys.executable, "-m", "insitu.cli", "serve", "--store", str(kept), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        yield process.stdout.readline().strip().removesuffix("routes")
+        yield process.stdout.readline().strip()
         process.terminate()
         process.communicate()
 

@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 
 from insitu.core import context, guard
-from insitu.web.api import Request
+from insitu.web.messages import Request, Response
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from insitu.signals.requests import Requests, ServerSpan
-    from insitu.web.api import Api, Response
+    from insitu.web.api import Api
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -94,12 +94,24 @@ class Reader(Protocol):
     def trace(self, trace_id: str) -> dict[str, Any] | None:
         """Return a trace as {trace_id, reason, spans, logs}; None where nothing is known of it."""
 
-    def routes(self, since: int, until: int) -> dict[str, Any]:
+    def routes(self, since: int, until: int, name: str = "") -> dict[str, Any]:
         """Return what is counted of a period: the whole as a series, and each route in all.
 
-        As {since, until, interval, series: [[start, count, errors]], routes: [{name, count, errors, rate, p50, p95,
-        p99, longest}]}; moments and the interval in nanoseconds, durations in seconds, a rate a second. A period is
-        as exact as the intervals that are kept: seconds for an hour, minutes for a day, then hours.
+        As {since, first, until, interval, series: [[start, count, errors]], routes: [{name, count, errors, rate, p50,
+        p95, p99, longest}]}; moments and the interval in nanoseconds, durations in seconds; a rate is one a second
+        since `first`, when there was the first request in this time. A period is
+        as exact as the intervals that are kept: seconds for an hour, minutes for a day, then hours. Of one route
+        alone, each entry of the series has its p50, p95 and p99 as well.
+        """
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the metrics of the newest samples, as {name, kind, unit, help, series}: how many."""
+
+    def metric(self, name: str, since: int, until: int) -> dict[str, Any] | None:
+        """Return a metric's samples of a period; None where it is not known.
+
+        As {name, kind, unit, help, since, until, interval, series: [{labels, points: [[time, value]]}]}. A counter's
+        value is its rate a second, a histogram's point is [time, rate, mean].
         """
 
     def logs(self, search: LogSearch, period: Period) -> Answer:

@@ -325,7 +325,6 @@ _current: Final = context.current
 _enter: Final = context.enter
 _attach: Final = context.attach
 _leave: Final = context.leave
-_restore: Final = context.restore
 
 ABSORBED: Final = frozenset(
     {
@@ -451,10 +450,7 @@ class Block(Span):
         if token is None:
             return
         now = provider.monotonic()
-        try:  # what `context.leave` does
-            _restore(token)
-        except (ValueError, RuntimeError):
-            pass
+        _leave(token)
         self._token = None
         if error is not None:
             self.fail(error)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from insitu.analysis.keeping import Tally
     from insitu.core.records import Interval
+    from insitu.store.samples import Sample
 
 VERSION: Final = 1
 TRACES, LOGS = KINDS = ("traces", "logs")
@@ -38,6 +39,10 @@ CREATE TABLE rollup (
     length INTEGER NOT NULL, "start" INTEGER NOT NULL, name TEXT NOT NULL, count INTEGER NOT NULL,
     errors INTEGER NOT NULL, durations BLOB NOT NULL, PRIMARY KEY (length, "start", name)
 ) WITHOUT ROWID;
+CREATE TABLE sample (
+    length INTEGER NOT NULL, "start" INTEGER NOT NULL, time INTEGER NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (length, "start")
+);
 """
 
 _DROP_OLDEST: Final = """
@@ -46,11 +51,12 @@ DELETE FROM block WHERE id IN (SELECT id FROM block ORDER BY "end" LIMIT ?)
 
 
 class Batch(NamedTuple):
-    """What is written at once: blocks with their kinds, and what was counted beside them."""
+    """What is written at once: blocks with their kinds, and what was counted and sampled beside them."""
 
     blocks: list[tuple[str, Block]]
     tallies: list[Tally]
     intervals: list[Interval]
+    samples: list[Sample]
 
 
 class Database:
@@ -113,6 +119,7 @@ class Database:
                     for name, totals in each.routes.items()
                 ],
             )
+            self._connection.executemany("INSERT OR REPLACE INTO sample VALUES (?, ?, ?, ?)", batch.samples)
             run("COMMIT")
         except sqlite3.Error:
             if self._connection.in_transaction:
@@ -120,8 +127,9 @@ class Database:
             raise
 
     def forget(self, length: int, oldest: int) -> None:
-        """Drop the intervals of one length that began before `oldest`."""
-        self._connection.execute('DELETE FROM rollup WHERE length = ? AND "start" < ?', (length, oldest))
+        """Drop the intervals and samples of one length that began before `oldest`."""
+        for table in ("rollup", "sample"):
+            self._connection.execute(f'DELETE FROM {table} WHERE length = ? AND "start" < ?', (length, oldest))  # noqa: S608 a name of ours
 
     @property
     def size(self) -> int:

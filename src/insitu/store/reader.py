@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from insitu.core import documents, guard
 from insitu.core.questions import FOREVER, Answer, LogSearch, Period, TraceSearch
-from insitu.store import blocks, rollups
+from insitu.store import blocks, rollups, samples
 from insitu.store.database import LOGS, TRACES
 from insitu.store.folder import databases
 
@@ -38,6 +38,8 @@ _OF_A_TRACE: Final = "SELECT id, ids FROM block WHERE kind = ? AND instr(ids, ?)
 _INTERVALS: Final = """
 SELECT "start", name, count, errors, durations FROM rollup WHERE length = ? AND "start" >= ? AND "start" < ?
 """
+_SAMPLES: Final = "SELECT time, data FROM sample WHERE length = ? AND time >= ? AND time <= ? ORDER BY time"
+_NEWEST_SAMPLE: Final = "SELECT time, data FROM sample ORDER BY time DESC LIMIT 1"
 _COUNTS: Final = """
 SELECT "start", sum(count), sum(errors) FROM rollup WHERE length = ? AND "start" >= ? AND "start" < ? GROUP BY "start"
 """
@@ -145,8 +147,10 @@ class Reader:
         records = self.logs(LogSearch(trace_id=trace_id), around, seconds=1.0).found
         return {"trace_id": trace_id, "reason": reason, "spans": spans, "logs": records[::-1]}
 
-    def routes(self, since: int, until: int) -> dict[str, Any]:
+    def routes(self, since: int, until: int, name: str = "") -> dict[str, Any]:
         """Return rate, errors and durations of a period: as a series for all routes together, and for each in all."""
+        if name:
+            return self._route(since, until, name)
         length = rollups.length_for(until - since)
         series: dict[int, list[int]] = {}
         found: list[Row] = []
@@ -157,15 +161,54 @@ class Reader:
                     here = series.setdefault(start // length * length, [0, 0])
                     here[0] += count
                     here[1] += errors
-        totals = rollups.added(found)
-        routes = [_route(name, each, (until - since) / 1e9) for name, each in totals.items()]
-        return {
-            "since": since,
-            "until": until,
-            "interval": length,
-            "series": [[start, *counts] for start, counts in sorted(series.items())],
-            "routes": sorted(routes, key=lambda route: -route["count"]),
-        }
+        drawn: list[list[float]] = [[start, *counts] for start, counts in sorted(series.items())]
+        return _red(since, until, length, drawn, rollups.added(found))
+
+    def _route(self, since: int, until: int, name: str) -> dict[str, Any]:
+        """Return the same of one route, with its durations over time."""
+        length = rollups.length_for(until - since)
+        at: dict[int, list[Row]] = {}
+        found: list[Row] = []
+        with self._sources() as sources:
+            for source in sources:
+                found += rollups.cover(partial(_interval_rows, source, name=name), since, until)
+                for row in _finest(source, length, since, until, name):
+                    at.setdefault(row[0] // length * length, []).append(row)
+        drawn = [[start, *_numbers(rollups.added(rows)[name])] for start, rows in sorted(at.items())]
+        return _red(since, until, length, drawn, rollups.added(found))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the metrics of the newest sample of each process."""
+        found: dict[str, dict[str, Any]] = {}
+        with self._sources() as sources:
+            for source in sources:
+                for _, kept in _samples(source, _NEWEST_SAMPLE, ()):
+                    for name, (kind, unit, text, series) in kept.items():
+                        about = {"name": name, "kind": kind, "unit": unit, "help": text, "series": 0}
+                        found.setdefault(name, about)["series"] += len(series)
+        return [found[name] for name in sorted(found)]
+
+    def metric(self, name: str, since: int, until: int) -> dict[str, Any] | None:
+        """Return a metric's series; those of each process stand apart where there are several."""
+        length = rollups.length_for(until - since)
+        shown: list[dict[str, Any]] = []
+        about: list[Any] = []
+        with self._sources() as sources:
+            for number, source in enumerate(sources):
+                # One sample more in front: a rate needs two.
+                values = (length, since - length, until)
+                kept = [(moment, found[name]) for moment, found in _samples(source, _SAMPLES, values) if name in found]
+                about = kept[-1][1] if kept else about
+                apart = {"process": str(number)} if len(sources) > 1 else {}
+                for labels, points in samples.series_of(kept):
+                    inside = [point for point in points if point[0] >= since]
+                    if inside:
+                        shown.append({"labels": {**labels, **apart}, "points": inside})
+        if not about and not any(each["name"] == name for each in self.metrics()):
+            return None
+        kind, unit, text = about[:3] if about else ("", "", "")
+        told = {"name": name, "kind": kind, "unit": unit, "help": text, "since": since, "until": until}
+        return {**told, "interval": length, "series": shown}
 
     # --- how ---
 
@@ -245,17 +288,52 @@ def _opened(source: _Source, number: int, at: int) -> tuple[list[dict[str, Any]]
     return blocks.spans_of(blocks.lines_of(source.one(_REST, number))[at]), entries[at].reason
 
 
-def _interval_rows(source: _Source, length: int, since: int, until: int) -> list[Row]:
-    return source.read(_INTERVALS, (length, since, until)) if since < until else []
+def _samples(source: _Source, statement: str, values: Sequence[object]) -> Iterator[tuple[int, dict[str, list[Any]]]]:
+    for moment, data in source.read(statement, values):
+        kept = guard.call("store.read", samples.decoded, data)
+        if kept is not None:
+            yield moment, kept
+
+
+def _interval_rows(source: _Source, length: int, since: int, until: int, *, name: str = "") -> list[Row]:
+    if since >= until:
+        return []
+    if name:
+        return source.read(f"{_INTERVALS} AND name = ?", (length, since, until, name))
+    return source.read(_INTERVALS, (length, since, until))
 
 
 def _counts(source: _Source, length: int, since: int, until: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (start, count, errors); where a coarse interval is not over yet, those that it will be made of."""
+    """Yield (start, count, errors)."""
+    return _down(lambda each, begin: source.read(_COUNTS, (each, begin, until)), length, since)
+
+
+def _finest(source: _Source, length: int, since: int, until: int, name: str) -> Iterator[Row]:
+    return _down(lambda each, begin: _interval_rows(source, each, begin, until, name=name), length, since)
+
+
+def _down(read: Callable[[int, int], list[Any]], length: int, since: int) -> Iterator[Any]:
+    """Yield rows of a length; where a coarse interval is not over yet, those that it will be made of."""
     begin = since // length * length
     for each in sorted((each for each in rollups.LENGTHS if each <= length), reverse=True):
-        rows = source.read(_COUNTS, (each, begin, until))
+        rows = read(each, begin)
         yield from rows
         begin = max([begin, *(row[0] + each for row in rows)])
+
+
+def _numbers(totals: RouteTotals) -> list[float]:
+    durations = totals.durations
+    return [totals.count, totals.errors, *(durations.quantile(share) for share in (0.5, 0.95, 0.99))]
+
+
+def _red(
+    since: int, until: int, length: int, series: list[list[float]], totals: dict[str, RouteTotals]
+) -> dict[str, Any]:
+    """Return rate, errors and durations as they are shown; a rate is that of the time since the first request."""
+    first = max(since, series[0][0]) if series else since
+    routes = [_route(name, each, (until - first) / 1e9) for name, each in totals.items()]
+    shown = {"since": since, "first": first, "until": until, "interval": length, "series": series}
+    return {**shown, "routes": sorted(routes, key=lambda route: -route["count"])}
 
 
 def _route(name: str, totals: RouteTotals, seconds: float) -> dict[str, Any]:

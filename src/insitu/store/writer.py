@@ -17,14 +17,16 @@ from insitu.store.blocks import LogBlock, TraceBlock
 from insitu.store.database import LOGS, TRACES, Batch, Database
 from insitu.store.folder import Lease, databases, remove_if_dead, size_of
 from insitu.store.rollups import HOUR, KEPT, Rollups
+from insitu.store.samples import rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from insitu.analysis.keeping import Tally
     from insitu.core.clock import Clock
     from insitu.core.records import Interval, Record
+    from insitu.store.samples import Sample
 
 BYTES: Final = 256 * 1024 * 1024
 RETENTION_SECONDS: Final = 7 * 24 * 3600.0
@@ -93,6 +95,7 @@ class Writer:
         self._undecided: OrderedDict[int, _Held] = OrderedDict()
         self._undecided_bytes = 0
         self._retry = self._next_shrink = 0
+        self._samples: list[Sample] = []
 
     def database(self) -> Database | None:
         """Return what is written, for who reads a store in memory."""
@@ -154,7 +157,15 @@ class Writer:
         while self._undecided and now - next(iter(self._undecided.values())).since > _PATIENCE_NANOSECONDS:
             self._released(next(iter(self._undecided)))
 
-    # --- a job ---
+    # --- jobs ---
+
+    def sample(self, families: Iterable[Family]) -> Iterator[None]:
+        """Take what every metric is worth now; yields where the worker may nap, since there may be thousands."""
+        taken: list[Family] = []
+        for family in families:
+            taken.append(family)
+            yield
+        self._samples = rows(taken, self._clock.wall())
 
     def write(self) -> None:
         """Write what has gathered, and keep within the caps."""
@@ -166,7 +177,8 @@ class Writer:
             self._fill(0)
             self._let_old_parts_go(now)
             blocks, self._full = self._full, []
-        batch = Batch(blocks, self._closed_tallies(), self._rollups.add(self._closed_intervals()))
+        samples, self._samples = self._samples, []
+        batch = Batch(blocks, self._closed_tallies(), self._rollups.add(self._closed_intervals()), samples)
         if any(batch):
             self._write(batch, now)
         if self._database is not None and now >= self._next_shrink:
@@ -229,7 +241,7 @@ class Writer:
         guard.call("store.write", self.write)
         with self._writing:
             if self._database is not None:  # hours and minutes that are not over
-                self._write(Batch([], [], self._rollups.rest()), self._clock.wall())
+                self._write(Batch([], [], self._rollups.rest(), []), self._clock.wall())
             self._let_go()
 
     def _let_go(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 import ipaddress
 from typing import TYPE_CHECKING, Final
@@ -30,17 +31,28 @@ def allowed(peer: str | None, headers: Mapping[str, str], token: str | None) -> 
     forwarding header: behind a local proxy everybody comes from loopback.
 
     """
-    if token:
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        # A header's bytes were read as Latin-1.
-        secret = given.strip().encode("latin-1", "replace")
-        if scheme.lower() == "bearer" and hmac.compare_digest(secret, token.encode()):
-            return True
+    if token and hmac.compare_digest(_given(headers.get("authorization", "")), token.encode()):
+        return True
     return (
         is_loopback(peer)
         and is_loopback(host_name(headers.get("host", "")))
         and not any(name.startswith(FORWARDED) for name in headers)
     )
+
+
+def _given(authorization: str) -> bytes:
+    """Return the secret of an Authorization header: a bearer's token, or the password that a browser has asked for."""
+    scheme, _, given = authorization.partition(" ")
+    # A header's bytes were read as Latin-1.
+    secret = given.strip().encode("latin-1", "replace")
+    if scheme.lower() == "bearer":
+        return secret
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(secret, validate=True).partition(b":")[2]
+        except ValueError:
+            return b""
+    return b""
 
 
 def host_name(host: str) -> str:

@@ -1,25 +1,30 @@
-"""`/monitoring/...`: what the store knows, as JSON, and the OpenAPI document that describes it."""
+"""`/monitoring/...`: what the store knows, as JSON, with the OpenAPI document that describes it, and the page."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import unquote
 
-from insitu.core import documents
 from insitu.web import parameters
+from insitu.web.messages import Response, document, problem
+from insitu.web.overview import overview
 from insitu.web.parameters import BadParameter, Parameter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from insitu.core.questions import Answer, Reader
+    from insitu.core.records import Family
+    from insitu.web.messages import Request
+    from insitu.web.pages import Pages
 
-PREFIX: Final = "/monitoring/"
-_JSON: Final = "application/json"
+HOME: Final = "/monitoring"
+_ASSETS: Final = "assets/"
 _QUARTER: Final = 900 * 10**9
 
 
 class Endpoint(NamedTuple):
-    """One path below PREFIX; `{trace_id}` stands for what comes behind."""
+    """One path below the page's; `{...}` stands for what comes behind."""
 
     path: str
     summary: str
@@ -37,13 +42,34 @@ class Monitoring:
     Args:
         reader: knows it.
         now: wall nanoseconds.
+        pages: serves the page's files.
+        about: attributes of the service, as OpenTelemetry's resource names them.
+        live: returns every metric of this process as it is now; None where no application runs.
+        home: the page's path.
+
+    Attributes:
+        prefix: how every other path of ours begins.
 
     """
 
-    def __init__(self, reader: Reader, now: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        now: Callable[[], int],
+        *,
+        pages: Pages,
+        about: Mapping[str, Any],
+        live: Callable[[], Iterable[Family]] | None = None,
+        home: str = HOME,
+    ) -> None:
         self._reader = reader
         self._now = now
+        self._pages = pages
+        self._about = about
+        self._live = live
+        self.home, self.prefix = home, f"{home}/"
         self.endpoints = (
+            Endpoint("overview", "The service, how it is now, and what insitu costs it.", (), self._overview),
             Endpoint(
                 "routes",
                 "Rate, errors and durations of each route; of the last 15 minutes.",
@@ -53,34 +79,62 @@ class Monitoring:
             Endpoint("traces", "Kept traces, the newest first.", parameters.TRACES, self._traces),
             Endpoint("traces/{trace_id}", "A trace with its spans and log records.", (), self._trace),
             Endpoint("logs", "Log records, the newest first.", parameters.LOGS, self._logs),
+            Endpoint("metrics", "Every metric, with its unit and meaning.", (), self._metrics),
+            Endpoint("metrics/{name}", "A metric's series; of the last 15 minutes.", parameters.METRIC, self._metric),
             Endpoint("openapi.json", "This document.", (), self._openapi),
         )
 
-    def answer(self, path: str, query: str) -> tuple[int, str, bytes]:
-        """Return (status, content type, body) for a GET of a path that begins with PREFIX."""
-        endpoint, rest = self._endpoint(path.removeprefix(PREFIX))
+    def answer(self, request: Request) -> Response:
+        """Answer a GET of the page or of a path below it."""
+        if request.path == self.home:
+            # Relative, since a proxy may have put more before the path; the page's own addresses are as well.
+            return Response(307, b"", headers={"location": f"{self.home.rpartition('/')[2]}/"})
+        name = request.path.removeprefix(self.prefix)
+        if not name or name.startswith(_ASSETS):
+            return self._pages.answer(name.removeprefix(_ASSETS), request.headers.get("if-none-match", ""))
+        return self._document(name, request.query)
+
+    def _document(self, name: str, query: str) -> Response:
+        endpoint, rest = self._endpoint(name)
         if endpoint is None:
-            listed = ", ".join(PREFIX + each.path for each in self.endpoints)
-            return _problem(404, f"there is no {path[:200]}; there are {listed}")
+            listed = ", ".join(self.prefix + each.path for each in self.endpoints)
+            return problem(404, f"there is no {name[:200]}; there are {listed}")
+        now = self._now()
         try:
-            document = endpoint.answer(parameters.read(query, endpoint.parameters, self._now()), rest)
+            return document(endpoint.answer({"now": now, **parameters.read(query, endpoint.parameters, now)}, rest))
         except BadParameter as error:
-            return _problem(400, str(error))
+            return problem(400, str(error))
         except Missing as error:
-            return _problem(404, str(error))
-        return 200, _JSON, documents.dumps(document)
+            return problem(404, str(error))
 
     def _endpoint(self, name: str) -> tuple[Endpoint | None, str]:
         head, slash, rest = name.partition("/")
-        wanted = f"{head}/{{trace_id}}" if slash else head
-        return next((each for each in self.endpoints if each.path == wanted), None), rest
+        wanted = head + slash
+        found = (each for each in self.endpoints if each.path.partition("{")[0] == wanted)
+        return next(found, None), rest
 
-    def _routes(self, given: Mapping[str, Any], _: str) -> Any:
-        until = given.get("until", self._now())
+    def _overview(self, given: Mapping[str, Any], _: str) -> Any:
+        return overview(self._about, given["now"], self._live() if self._live is not None else None)
+
+    @staticmethod
+    def _span(given: Mapping[str, Any]) -> tuple[int, int]:
+        until = given.get("until", given["now"])
         since = given.get("since", until - _QUARTER)
         if since >= until:
             raise BadParameter("since: give a moment before `until`")
-        return self._reader.routes(since, until)
+        return since, until
+
+    def _routes(self, given: Mapping[str, Any], _: str) -> Any:
+        return self._reader.routes(*self._span(given), given.get("name", ""))
+
+    def _metrics(self, _: Mapping[str, Any], __: str) -> Any:
+        return {"metrics": self._reader.metrics()}
+
+    def _metric(self, given: Mapping[str, Any], named: str) -> Any:
+        found = self._reader.metric(unquote(named), *self._span(given))
+        if found is None:
+            raise Missing(f"no metric {named[:200]} is kept here; /metrics lists those that are")
+        return found
 
     def _traces(self, given: Mapping[str, Any], _: str) -> Any:
         return _shown("traces", self._reader.traces(parameters.trace_search(given), parameters.period(given)))
@@ -102,7 +156,7 @@ class Monitoring:
         return {
             "openapi": "3.1.0",
             "info": {"title": "insitu", "version": "1", "description": "What insitu has kept of this application."},
-            "paths": {PREFIX + each.path: {"get": _operation(each)} for each in self.endpoints},
+            "paths": {self.prefix + each.path: {"get": _operation(each)} for each in self.endpoints},
         }
 
 
@@ -111,11 +165,6 @@ def _shown(name: str, answer: Answer) -> dict[str, Any]:
     cursor = str(answer.cursor) if answer.cursor is not None else None
     progress = {"looked": answer.looked, "blocks": answer.blocks}
     return {name: answer.found, "cursor": cursor, "partial": cursor is not None, "progress": progress}
-
-
-def _problem(status: int, detail: str) -> tuple[int, str, bytes]:
-    """Return an error as RFC 9457 has it."""
-    return status, "application/problem+json", documents.dumps({"status": status, "detail": detail})
 
 
 def _operation(endpoint: Endpoint) -> dict[str, Any]:
@@ -129,7 +178,8 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         for each in endpoint.parameters
     ]
     if "{" in endpoint.path:
-        asked.append({"name": "trace_id", "in": "path", "required": True, "schema": {"type": "string"}})
+        named = endpoint.path.partition("{")[2].strip("}")
+        asked.append({"name": named, "in": "path", "required": True, "schema": {"type": "string"}})
     answers = {"200": "what was found", "400": "a parameter is wrong", "401": "not from here", "404": "not here"}
     return {
         "summary": endpoint.summary,

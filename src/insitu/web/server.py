@@ -5,7 +5,7 @@ from __future__ import annotations
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any, Final
 
-from insitu.web.api import Request
+from insitu.web.messages import Request
 
 if TYPE_CHECKING:
     from insitu.web.api import Api

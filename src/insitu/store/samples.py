@@ -1,0 +1,101 @@
+"""What every metric was worth, now and then: one row a moment, as a compressed document.
+
+The same moment is written for three lengths, and a later one of the same interval takes its place: what is left of an
+hour is its last sample. Counters are kept as totals, so that any two samples give a rate.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from insitu.core import documents, guard
+from insitu.store.rollups import LENGTHS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from insitu.core.records import Family, Point
+
+MOST_SERIES: Final = 2_000
+"""Series of one sample; what is beyond them is not kept."""
+_LEVEL: Final = 6
+
+
+class Sample(NamedTuple):
+    """One row.
+
+    Attributes:
+        length, start: nanoseconds; of the interval that the sample stands for.
+        time: wall nanoseconds of the sample itself.
+        data: see `encoded`.
+
+    """
+
+    length: int
+    start: int
+    time: int
+    data: bytes
+
+
+def rows(families: Iterable[Family], now: int) -> list[Sample]:
+    """Return what is written of one moment."""
+    data = encoded(families)
+    return [Sample(length, now // length * length, now, data) for length in LENGTHS]
+
+
+def encoded(families: Iterable[Family]) -> bytes:
+    """Return {name: [kind, unit, help, [[labels, value...]]]} as compressed JSON; a histogram has count and sum."""
+    kept: dict[str, list[Any]] = {}
+    room = MOST_SERIES
+    for family in families:
+        series = [_series(point) for point in family.points[:room]]
+        room -= len(series)
+        if family.name in kept:
+            kept[family.name][3] += series
+        elif series:
+            kept[family.name] = [family.kind, family.unit, family.help, series]
+    return zlib.compress(documents.dumps(kept), _LEVEL)
+
+
+def _series(point: Point) -> list[Any]:
+    labels = {name: value if isinstance(value, str) else guard.render(value) for name, value in point.labels.items()}
+    return [labels, sum(point.buckets), point.value] if point.buckets else [labels, point.value]
+
+
+def decoded(data: bytes) -> dict[str, list[Any]]:
+    """Return what was encoded; ValueError where that cannot be told."""
+    try:
+        return dict(documents.loads(zlib.decompress(data)))
+    except (zlib.error, TypeError) as error:
+        raise ValueError(str(error)) from error
+
+
+def series_of(samples: Iterable[tuple[int, list[Any]]]) -> Iterator[tuple[dict[str, str], list[list[float]]]]:
+    """Yield (labels, points) of one metric from its samples in order, as `core.questions` shows them.
+
+    Args:
+        samples: (time, [kind, unit, help, series]) of one process.
+
+    """
+    found: dict[str, tuple[dict[str, str], list[list[float]]]] = {}
+    kind = ""
+    for time, (kind, _, _, series) in samples:  # noqa: B007 all samples have the same
+        for labels, *values in series:
+            key = repr(sorted(labels.items()))
+            found.setdefault(key, (labels, []))[1].append([time, *values])
+    for labels, totals in found.values():
+        points = totals if kind in ("gauge", "updown") else list(_rates(totals))
+        yield labels, points
+
+
+def _rates(totals: list[list[float]]) -> Iterator[list[float]]:
+    """Yield [time, rate] of a counter, [time, rate, mean] of a histogram; one that began anew counts from zero."""
+    for before, here in itertools.pairwise(totals):
+        seconds = (here[0] - before[0]) / 1e9
+        gone = here[1] < before[1]
+        grown = [now - (0 if gone else then) for now, then in zip(here[1:], before[1:], strict=True)]
+        if seconds > 0:
+            mean = [grown[1] / grown[0] if grown[0] else None] if len(grown) > 1 else []
+            yield [here[0], grown[0] / seconds, *mean]  # type: ignore[list-item] # a mean of nothing is null
