@@ -28,7 +28,13 @@ class Shop:
     def __init__(self) -> None:
         otlp.Exporter.send = ours.discard  # type: ignore[method-assign,assignment]
         self.clock = FakeClock()
-        given = {"service": "bench", "exporters": ("otlp",), "libraries": (), "sample": 1 / DETAIL_EVERY}
+        given = {
+            "service": "bench",
+            "exporters": ("otlp",),
+            "libraries": (),
+            "sample": 1 / DETAIL_EVERY,
+            "store": ours.store(),
+        }
         options = config.read(given, ENVIRON, Path("/nonexistent"))
         runtime.shutdown()
         self.runtime = runtime.Runtime(options, ENVIRON, self.clock, threads=False)

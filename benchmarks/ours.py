@@ -1,8 +1,14 @@
-"""insitu as a contender: started by its public face, with every default, or with OTLP up to the point of sending."""
+"""insitu as a contender: started by its public face, with every default, or with OTLP up to the point of sending.
+
+The store is on, as it is by default, in a folder of its own.
+"""
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 import insitu
@@ -17,8 +23,8 @@ if TYPE_CHECKING:
 
 
 def start(**options: Any) -> None:
-    """Start with the defaults: every signal on, /metrics served, nothing sent."""
-    insitu.init(service="bench", **options)
+    """Start with the defaults: every signal on, what matters kept and written, /metrics served, nothing sent."""
+    insitu.init(service="bench", store=store(), **options)
     runtime.current()  # raises when init has swallowed an error
 
 
@@ -30,6 +36,13 @@ def start_exporting(**options: Any) -> None:
     assert [sender.name for sender in runtime.current().pipeline.senders] == ["otlp"], (
         "no exporter: is insitu installed?"
     )
+
+
+def store() -> str:
+    """Return a folder that goes with the process."""
+    folder = tempfile.mkdtemp(prefix="bench-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def discard(_: otlp.Exporter, signal: object, parts: Sequence[Part], timeout: float) -> Delivery:

@@ -107,11 +107,17 @@ ROWS: Final = (
     ),
     Row(
         "span.whole",
-        "the same: whole process, encoded for OTLP",
+        "the same: whole process, kept and written",
         Cost("spans:insitu_span.whole"),
         Cost("spans:otel.whole"),
         _share(4),
         _share(5),
+    ),
+    Row(
+        "span.encoded",
+        "the same, and every span encoded for OTLP",
+        Cost("spans:insitu_encoded.whole"),
+        Cost("spans:otel.whole"),
     ),
     Row(
         "span.api",

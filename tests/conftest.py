@@ -1,3 +1,8 @@
 """What every test may ask for: the real servers of tests/servers.py."""
 
+import os
+
 pytest_plugins = ["tests.servers"]
+
+# Tests that want a store say where; what they start inherits this.
+os.environ.setdefault("INSITU_STORE", "none")

@@ -96,7 +96,7 @@ class StoreOptions:
 
     """
 
-    folder: str = ""
+    folder: str = ".insitu"
     bytes: int = 256 * 1024 * 1024
     retention: float = 7 * 24 * 3600.0
 
@@ -215,6 +215,8 @@ def _number(kind: Callable[[Any], T], value: Any, right: str) -> T:
 
 
 def _folder(value: Any) -> str:
+    if value is None:
+        return ""
     name = _text(str(value) if isinstance(value, Path) else value)
     return "" if name.lower() == "none" else name
 
@@ -373,7 +375,7 @@ SETTINGS: Final = (
     Setting("log_output", "JSON lines of log records: stdout, stderr or a file", "export", "log_output", _text),
     Setting(
         "store",
-        "folder where what matters is kept, .insitu for example; none keeps nothing",
+        "folder where what matters is kept; none keeps nothing",
         "store",
         "folder",
         _folder,
@@ -466,12 +468,14 @@ def _value(
 
 _SECRET: Final = ("token", "attributes")
 """Options whose values are not repeated in a warning."""
+_NONE_IS_A_CHOICE: Final = ("store", "page")
+"""Options for which the argument None says "nothing"; for all others it says nothing."""
 
 
 def _sources(
     setting: Setting, arguments: Mapping[str, Any], environ: Mapping[str, str], in_file: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any]]:
-    if arguments.get(setting.name) is not None:
+    if arguments.get(setting.name) is not None or (setting.name in arguments and setting.name in _NONE_IS_A_CHOICE):
         yield f"init({setting.name}=...)", arguments[setting.name]
     for variable in setting.variables:
         if environ.get(variable):

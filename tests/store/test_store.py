@@ -354,7 +354,7 @@ def test_tallies_are_written_with_the_blocks(store):
 def test_requests_are_added_up_by_route_over_seconds_minutes_and_hours(store):
     began = store.clock.wall()
     for second in range(0, 3 * 3_600, 5):
-        store.intervals.count("GET /a" if second % 2 else "GET /b", 0.1, failed=second % 50 == 0)
+        store.intervals.count("GET /a" if second % 2 else "GET /b", 0.1, store.clock.wall(), failed=second % 50 == 0)
         if second % 60 == 0:
             store.writer.write()
         store.clock.advance(5)
@@ -372,8 +372,8 @@ def test_one_route_is_shown_with_its_durations_over_time(store):
     began = store.clock.wall()
     for minute in range(10):
         for _ in range(20):
-            store.intervals.count("GET /a", 0.1 * (1 + minute), failed=minute == 3)
-            store.intervals.count("GET /b", 5.0, failed=True)
+            store.intervals.count("GET /a", 0.1 * (1 + minute), store.clock.wall(), failed=minute == 3)
+            store.intervals.count("GET /b", 5.0, store.clock.wall(), failed=True)
         store.clock.advance(60)
         store.writer.write()
     shown = store.reader.routes(began, store.clock.wall(), "GET /a")
@@ -388,7 +388,7 @@ def test_a_rate_is_that_of_the_time_since_the_first_request(store):
     store.clock.advance(3_600)
     for _ in range(6):
         for _ in range(50):
-            store.intervals.count("GET /a", 0.1, failed=False)
+            store.intervals.count("GET /a", 0.1, store.clock.wall(), failed=False)
         store.clock.advance(10)
     store.writer.write()
     now = store.clock.wall()
@@ -400,7 +400,7 @@ def test_a_rate_is_that_of_the_time_since_the_first_request(store):
 def test_a_period_of_days_is_made_of_few_rows(store):
     began = store.clock.wall()
     for _ in range(2 * 24 * 6):
-        store.intervals.count("GET /a", 0.1, failed=False)
+        store.intervals.count("GET /a", 0.1, store.clock.wall(), failed=False)
         store.clock.advance(600)
         store.writer.write()
     shown = store.reader.routes(began, store.clock.wall())
@@ -415,7 +415,7 @@ def test_what_an_ended_process_has_counted_is_added_to_what_a_living_one_counts(
     folder = place_for(str(tmp_path), "shop")
     for _ in range(2):
         store = Store(folder)
-        store.intervals.count("GET /a", 0.1, failed=True)
+        store.intervals.count("GET /a", 0.1, store.clock.wall(), failed=True)
         store.clock.advance(10)
         store.writer.close()
     now = store.clock.wall()

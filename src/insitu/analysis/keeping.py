@@ -32,9 +32,9 @@ FLAG: Final = "insitu.keep"
 _SHIFT: Final = 8
 """Lowest bit of the trace id that the steady share looks at; the budget's meter looks at those below."""
 _DEEPEST: Final = 40
-_WARM: Final = (50, 200, 1_000)
-"""Requests of a route after which its limit is looked up, before there is a whole generation of them."""
 _GENERATION: Final = 2_000
+_WARM: Final = (50, 150, 800, 1_000)
+"""How many requests of a route make up its first generation: its limit is looked up after each of these as well."""
 _ROUTES: Final = 1_000
 _KINDS: Final = 4_096
 _DECIDED: Final = 4_096
@@ -155,7 +155,7 @@ class Keeper:
         if earlier is not None:  # after a minute, or a second root in this process: a trace is kept whole
             return earlier
         reason = self._stratum(trace, root)
-        return self._remembered(trace, reason if self._has_room(reason, trace, now) else "")
+        return self._remembered(trace, reason) if self._has_room(reason, trace, now) else ""
 
     def _of_a_part(self, trace: LocalTrace, now: int) -> str:
         """Decide about spans that left before their root has ended, or end behind it."""
@@ -165,32 +165,31 @@ class Keeper:
         if now - trace.spans[0].start_time < self._policy.patience:
             return UNDECIDED
         reason = ERROR if trace.errors else STEADY
-        return self._remembered(trace, reason if self._has_room(reason, trace, now) else "")
+        return self._remembered(trace, reason) if self._has_room(reason, trace, now) else ""
 
-    def _remembered(self, trace: LocalTrace, decision: str) -> str:
-        if decision:
-            self._decided[trace.trace_id] = decision
-            if len(self._decided) > _DECIDED:
-                self._decided.popitem(last=False)
-        return decision
+    def _remembered(self, trace: LocalTrace, reason: str) -> str:
+        self._decided[trace.trace_id] = reason
+        if len(self._decided) > _DECIDED:
+            self._decided.popitem(last=False)
+        return reason
 
     def _stratum(self, trace: LocalTrace, root: SpanRecord) -> str:
-        slow = self._is_slow(root)  # asked of every trace, since the answer is learned from all of them
+        route = self._routes.get(root.name) or self._new_route(root.name)
+        slow = route.is_slow(root.end_time - root.start_time)  # of every trace: the answer is learned from all of them
         if trace.errors or root.status_code == Error:
             return ERROR
-        if any(span.own is not None and span.own.get(FLAG) for span in trace.spans):
-            return FLAGGED
+        for span in trace.spans:
+            if span.own is not None and span.own.get(FLAG):
+                return FLAGGED
         if self._is_first(root):
             return FIRST
         return SLOW if slow else STEADY
 
-    def _is_slow(self, root: SpanRecord) -> bool:
-        route = self._routes.get(root.name)
-        if route is None:
-            if len(self._routes) >= _ROUTES:
-                self._routes.clear()
-            route = self._routes[root.name] = _Route()
-        return route.is_slow(root.duration, 1.0 - self._policy.slow)
+    def _new_route(self, name: str) -> _Route:
+        if len(self._routes) >= _ROUTES:
+            self._routes.clear()
+        route = self._routes[name] = _Route(1.0 - self._policy.slow)
+        return route
 
     def _is_first(self, root: SpanRecord) -> bool:
         kind = (root.name, root.outcome())
@@ -221,25 +220,34 @@ class Keeper:
 class _Route:
     """How long the requests of one route take: a limit from the last generation of them.
 
+    Args:
+        quantile: the share of requests that are not slow.
+
     Attributes:
         limit: nanoseconds; infinity while too few were seen.
 
     """
 
-    __slots__ = ("_durations", "_seen", "limit")
+    __slots__ = ("_durations", "_left", "_quantile", "_waits", "limit")
 
-    def __init__(self) -> None:
-        self._durations = Histogram()
-        self._seen = 0
+    def __init__(self, quantile: float) -> None:
+        self._quantile = quantile
         self.limit = float("inf")
+        self._durations = Histogram()
+        self._waits = iter(_WARM)
+        self._left = next(self._waits)
 
-    def is_slow(self, duration: int, quantile: float) -> bool:
+    def is_slow(self, duration: int) -> bool:
         """Whether a duration is above the limit; the duration is learned from."""
         slow = duration > self.limit
         self._durations.record(duration)
-        self._seen += 1
-        if self._seen in _WARM or self._seen % _GENERATION == 0:
-            self.limit = self._durations.quantile(quantile) * (1.0 + self._durations.relative_error)
-            if self._seen % _GENERATION == 0:
-                self._durations = Histogram()
+        self._left -= 1
+        if not self._left:
+            self._learn()
         return slow
+
+    def _learn(self) -> None:
+        self.limit = self._durations.quantile(self._quantile) * (1.0 + self._durations.relative_error)
+        self._left = next(self._waits, 0)
+        if not self._left:
+            self._left, self._durations = _GENERATION, Histogram()

@@ -33,34 +33,37 @@ class Intervals:
     def reset(self) -> None:
         """Begin anew: at the start, and in a forked child, whose parent has the counts so far."""
         self._lock = threading.Lock()  # unsampled requests are counted by their callers
-        self._open = Interval(0, LENGTH, {})
         self._closed: list[Interval] = []
+        self._begin(0)
 
-    def count(self, name: str, seconds: float, *, failed: bool) -> None:
-        """Count a request that is over."""
-        start = self._wall() // LENGTH * LENGTH
+    def _begin(self, start: int) -> None:
+        self._start, self._end, self._routes = start, start + LENGTH, dict[str, RouteTotals]()
+
+    def count(self, name: str, seconds: float, at: int, *, failed: bool) -> None:
+        """Count a request that was over at a moment, in wall nanoseconds."""
         with self._lock:
-            if start > self._open.start:  # a clock that was set back adds to the interval that is open
-                self._turn(start)
-            routes = self._open.routes
-            totals = routes.get(name)
-            if totals is None:
-                name = name if len(routes) < ROUTES else OVERFLOW
-                totals = routes.setdefault(name, RouteTotals(0, 0, Histogram()))
+            if at >= self._end:  # one of a time before adds to the interval that is open
+                self._turn(at)
+            totals = self._routes.get(name) or self._new(name)
             totals.count += 1
-            totals.errors += failed
+            if failed:
+                totals.errors += 1
             totals.durations.record(seconds)
 
-    def _turn(self, start: int) -> None:
-        if self._open.routes:
-            self._closed.append(self._open)
-        self._open = Interval(start, LENGTH, {})
+    def _new(self, name: str) -> RouteTotals:
+        name = name if len(self._routes) < ROUTES else OVERFLOW
+        return self._routes.setdefault(name, RouteTotals(0, 0, Histogram()))
+
+    def _turn(self, now: int) -> None:
+        if self._routes:
+            self._closed.append(Interval(self._start, LENGTH, self._routes))
+        self._begin(now // LENGTH * LENGTH)
 
     def take(self, *, all_of_them: bool = False) -> list[Interval]:
         """Return what is closed since the last call; the open one as well where nothing more will come."""
-        start = self._wall() // LENGTH * LENGTH
+        now = self._wall()
         with self._lock:
-            if all_of_them or start > self._open.start:
-                self._turn(start)
+            if all_of_them or now >= self._end:
+                self._turn(now)
             closed, self._closed = self._closed, []
         return closed

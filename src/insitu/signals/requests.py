@@ -392,7 +392,7 @@ class Requests:
                 series.record_request(span.request_size)
             series.response.record(span.response_size)
         if self.intervals is not None:
-            self.intervals.count(span.name, seconds, failed=span.status_code == Error)
+            self.intervals.count(span.name, seconds, span.end_time, failed=span.status_code == Error)
 
     def _new_series(self, key: tuple[Any, ...]) -> _Series:
         names = (
