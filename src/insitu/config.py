@@ -140,12 +140,15 @@ class ProcessOptions:
 
     Attributes:
         disabled: INSITU_DISABLED or OTEL_SDK_DISABLED: nothing is installed at all. Stands above every other source.
+        budget: share of one core, or of the process's CPU time where that is more, that insitu may take; None only
+            measures.
         libraries: instrumentations to switch on; ("auto",) takes what is installed.
         signals: whether SIGTERM is handled, so that a plain script delivers before it ends.
 
     """
 
     disabled: bool = False
+    budget: float | None = None
     libraries: tuple[str, ...] = ("auto",)
     signals: bool = False
 
@@ -198,6 +201,17 @@ def _share(value: Any) -> float:
     if not 0.0 <= number <= 1.0:
         raise ValueError("give a number from 0 to 1")
     return number
+
+
+def _budget(value: Any) -> float | None:
+    text = str(value).strip().lower()
+    if text in ("", "none"):
+        return None
+    right = "give a share of a core: 1%, 0.5%, or none"
+    share = _number(float, text.removesuffix("%"), right) / (100.0 if text.endswith("%") else 1.0)
+    if not 0.0 < share <= 1.0:
+        raise ValueError(right)
+    return share
 
 
 def _count(value: Any) -> int:
@@ -389,6 +403,7 @@ SETTINGS: Final = (
     Setting("redact_allow", "keys that are never redacted", "redact", "allow", _names),
     Setting("redact_patterns", "more regular expressions of secret values", "redact", "patterns", _patterns),
     Setting("redact_emails", "whether e-mail addresses are secret", "redact", "emails", _flag),
+    Setting("budget", "CPU that insitu may take: 1% of a core; none only measures", "process", "budget", _budget),
     Setting("libraries", "libraries to instrument: auto, none, or names", "process", "libraries", _names),
     Setting("signals", "whether SIGTERM delivers before a plain script ends", "process", "signals", _flag),
 )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from insitu.config import W3C, Options, read
 from insitu.core import clock as clocks
 from insitu.core import context, guard, values
-from insitu.core.budget import Meter
+from insitu.core.budget import EVERYTHING, Ladder, Meter
 from insitu.core.cleaning import Cleaner
 from insitu.core.pipeline import EXIT_SECONDS, Pipeline
 from insitu.core.ports import ExporterContext
@@ -27,6 +27,7 @@ from insitu.core.sender import Sender
 from insitu.providers import become_global, propagator_of, sampler_of
 from insitu.signals import event_loop, tracing
 from insitu.signals.errors import errors
+from insitu.signals.limits import Limits
 from insitu.signals.logs import WARN, logs
 from insitu.signals.metrics import registry
 from insitu.signals.requests import Requests
@@ -35,6 +36,7 @@ from insitu.signals.resources import Resources
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from insitu.core.budget import Detail
     from insitu.core.clock import Clock
     from insitu.core.ports import Exporter
     from insitu.core.records import Frame, Record
@@ -106,8 +108,10 @@ class Runtime:
         self.pipeline = Pipeline(
             clock, self.meter, count=self._count, keep=self._keep, redact=Cleaner(self.redactor).clean, threads=threads
         )
+        self.ladder = Ladder(options.process.budget, self.meter, clock)
         self.resources = Resources(clock, self._blocked)
         self.pipeline.forked.append(self._forked)
+        self.pipeline.every(1.0, self._keep_within_budget, "budget")
         self.pipeline.every(1.0, self.resources.sample, "resources")
         self.pipeline.every(WATCH_SECONDS, self.resources.watch, "event_loop")
         self._api: Any = None
@@ -117,7 +121,7 @@ class Runtime:
     def start(self) -> None:
         """Attach the signals, the exporters and the libraries."""
         options = self.options
-        limits = tracing.Limits(
+        limits = Limits(
             options.tracing.attributes, options.tracing.events, options.tracing.links, options.tracing.value_length
         )
         registry.wall, registry.on, registry.clean = self.clock.wall, True, self.redactor.attributes
@@ -144,6 +148,7 @@ class Runtime:
         Instruments, tracers and wraps stay, and do nothing until the next start.
         """
         tracing.provider.detach()
+        self._reduce(EVERYTHING)
         logs.attach(None)
         errors.attach(None)
         done = self.pipeline.close(timeout)
@@ -219,6 +224,7 @@ class Runtime:
             self.resources,
             self.pipeline,
             self.meter,
+            self.ladder,
             *self.pipeline.senders,
             *((self.keeper, self.store) if self.store is not None else ()),
         ):
@@ -233,7 +239,21 @@ class Runtime:
         record = LogRecord(self.clock.wall(), WARN, "WARNING", "insitu.event_loop", text, {"insitu.blocked": seconds})
         self.pipeline.put(record, LOG_BYTES + len(text))
 
+    def _keep_within_budget(self) -> None:
+        if self.ladder.look():
+            guard.warn(
+                "budget", "insitu: it takes %.2f%% of a core: %s", 100 * self.ladder.used, self.ladder.detail.name
+            )
+            self._reduce(self.ladder.detail)
+
+    @staticmethod
+    def _reduce(detail: Detail) -> None:
+        tracing.provider.reduce(detail)
+        logs.counts_only = not detail.logs
+
     def _forked(self) -> None:
+        self.ladder.reset()
+        self._reduce(EVERYTHING)
         self.resource = self._resource()
         reset_counts()
         self.resources.reset()

@@ -1,7 +1,10 @@
+import itertools
 import threading
 import time
 
-from insitu.core.budget import PREEMPTED, Meter
+import pytest
+
+from insitu.core.budget import LADDER, PREEMPTED, WINDOW_SECONDS, Ladder, Meter
 from insitu.core.clock import SYSTEM
 from insitu.core.records import METERED
 from insitu.core.threads import Background
@@ -82,3 +85,114 @@ def test_the_cpu_time_of_our_own_threads_is_measured():
     thread.stop(5.0)
     print(f"measured {meter.seconds()['worker']:.3f} s of 0.05 s")
     assert 0.05 <= meter.seconds()["worker"] < 0.1
+
+
+# --- the ladder ---
+
+
+class Process:
+    """A process whose insitu costs what a test says, at each step of the ladder."""
+
+    def __init__(self, limit, *costs):
+        self.clock = FakeClock()
+        self.meter = Meter(self.clock)
+        self.busy = 0
+        self.ladder = Ladder(limit, self.meter, self.clock, lambda: self.busy)
+        self.costs = costs
+
+    @property
+    def cost(self):
+        """Share of a core at the step that it is on."""
+        return self.costs[min(self.ladder.step, len(self.costs) - 1)]
+
+    def run(self, seconds, cores=0.5):
+        """Returns the steps of these seconds."""
+        steps = []
+        for _ in range(seconds):
+            self.clock.advance(1)
+            self.busy += round(cores * 1e9)
+            self.meter.add("worker", round(self.cost * 1e9))
+            self.ladder.look()
+            steps.append(self.ladder.step)
+        return steps
+
+
+def gauges(ladder):
+    return {family.name: (family.points[0].value, dict(family.points[0].labels)) for family in ladder.collect()}
+
+
+def test_the_cost_is_measured_over_the_window():
+    process = Process(None, 0.03)
+    process.run(30)
+    assert process.ladder.used == pytest.approx(0.03)
+    process.costs = (0.0,)
+    process.run(round(WINDOW_SECONDS) // 2)
+    assert process.ladder.used == pytest.approx(0.015, abs=0.004)
+    process.run(round(WINDOW_SECONDS))
+    assert process.ladder.used == 0
+
+
+def test_without_a_limit_it_only_measures():
+    process = Process(None, 0.9)
+    assert set(process.run(60)) == {0}
+    assert gauges(process.ladder) == {"insitu.budget.utilization": (pytest.approx(0.9), {})}
+
+
+def test_a_process_of_many_cores_may_be_measured_by_its_own_cpu_time():
+    process = Process(0.01, 0.03)
+    assert set(process.run(60, cores=4)) == {0}
+    assert process.ladder.used == pytest.approx(0.03 / 4)
+
+
+def test_what_costs_too_much_walks_down_until_it_fits_and_stays_there():
+    process = Process(0.01, 0.10, 0.08, 0.05, 0.02, 0.008)
+    steps = process.run(20)
+    assert steps[-1] == 4
+    assert process.ladder.used <= 0.01
+    assert set(process.run(120)) == {4}
+    assert gauges(process.ladder)["insitu.budget.step"] == (4, {"detail": "1 trace in 16"})
+    assert gauges(process.ladder)["insitu.budget.limit"] == (0.01, {})
+
+
+def test_the_whole_ladder_takes_less_than_twenty_seconds():
+    process = Process(0.01, 0.5)
+    assert process.run(20)[-1] == len(LADDER) - 1
+    assert set(process.run(60)) == {len(LADDER) - 1}
+
+
+def test_when_the_load_has_gone_it_walks_back_up():
+    process = Process(0.01, 0.5)
+    process.run(20)
+    process.costs = (0.001,)
+    steps = process.run(90)
+    assert steps[-1] == 0
+    assert steps == sorted(steps, reverse=True)
+
+
+def test_a_step_back_that_had_to_be_taken_again_is_tried_less_and_less_often():
+    process = Process(0.01, 0.10, 0.004)  # below half of the budget, and far above it one step up
+    steps = process.run(4_000)
+    back = [at for at, (before, here) in enumerate(itertools.pairwise(steps)) if here < before]
+    waits = [later - earlier for earlier, later in itertools.pairwise(back)]
+    assert waits == sorted(waits)
+    assert waits[0] < 30
+    assert waits[-1] > 600
+    assert sum(step == 0 for step in steps) < 0.01 * len(steps)
+
+
+def test_each_step_leaves_out_more_and_all_of_them_count():
+    for before, here in itertools.pairwise(LADDER):
+        assert (here.attributes, here.children, here.share, here.logs) < (
+            before.attributes,
+            before.children,
+            before.share,
+            before.logs,
+        )
+    assert LADDER[-1].share == 0
+
+
+def test_a_forked_child_begins_at_the_first_step():
+    process = Process(0.01, 0.5)
+    process.run(20)
+    process.ladder.reset()
+    assert (process.ladder.step, process.ladder.used) == (0, 0.0)

@@ -114,3 +114,8 @@ def weight(value: object) -> int:
     if isinstance(value, dict):
         return 64 + sum(weight(key) + weight(item) + 64 for key, item in value.items())
     return 0
+
+
+def truth(value: object) -> bool:
+    """Return the truth of what should be a bool, True where it has none."""
+    return value is True or (value is not False and guard.attempt(bool, value, default=True) is True)

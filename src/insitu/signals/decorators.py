@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from insitu.core import context, guard, values
 from insitu.signals import tracing
+from insitu.signals.limits import clean
 from insitu.signals.spans import SilentSpan, Span
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _wrap(target: Any, name: str | None, attributes: dict[str, Any]) -> Any:
     title = values.text(
         name or getattr(target, "__qualname__", type(target).__name__).replace("<locals>.", ""), values.SMALL
     )
-    plain = {**_code(target), **tracing.clean(attributes, tracing.provider.limits)}
+    plain = {**_code(target), **clean(attributes, tracing.provider.limits)}
     wrapped_by = next((wrap for is_one, wrap in _KINDS if is_one(target)), _function)
     return wrapped_by(target, title, plain)
 

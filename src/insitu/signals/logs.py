@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import _logs as api
@@ -74,7 +75,11 @@ class Logs:
     def __init__(self) -> None:
         self.pipeline: Pipeline | None = None
         self._original: Callable[[logging.Logger, logging.LogRecord], None] | None = None
+        self.counts_only = False
+        """Whether records go no further than into the counter: the budget says so."""
+        self._lock = threading.RLock()
         self._counts: dict[str, int] = {}
+        self._skipped = 0
 
     def attach(self, pipeline: Pipeline | None) -> None:
         """Capture for `pipeline` from now on; None takes the wrap away again."""
@@ -140,6 +145,9 @@ class Logs:
         pipeline = self.pipeline
         if pipeline is None:
             return
+        if self.counts_only:
+            self._skip(record)
+            return
         trace = getattr(span, "trace", None)
         if trace is not None:
             record.trace_id, record.span_id, record.flags = trace.trace_id, span.span_id, trace.flags  # type: ignore[attr-defined]
@@ -153,6 +161,11 @@ class Logs:
             weight += errors.weight(record.error)
         pipeline.put(record, weight)
 
+    def _skip(self, record: LogRecord) -> None:
+        with self._lock:
+            self.count((record,))
+            self._skipped += 1
+
     def count(self, records: Iterable[LogRecord]) -> None:
         """Fold records into the counter by level; called once for each."""
         counts = self._counts
@@ -162,12 +175,15 @@ class Logs:
 
     def reset(self) -> None:
         """Start at zero: in a forked child."""
-        self._counts = {}
+        self._lock = threading.RLock()
+        self._counts, self._skipped = {}, 0
 
     def collect(self) -> Iterable[Family]:
         """Return the counter."""
         points = [Point({"level": level.lower()}, number) for level, number in list(self._counts.items())]
         yield Family("insitu.log_records", "counter", points, help="Log records captured, by level.")
+        text = "Log records that were counted and went no further, to stay within the budget."
+        yield Family("insitu.skipped_log_records", "counter", [Point({}, self._skipped)], help=text)
 
 
 logs = Logs()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from opentelemetry import trace as api
@@ -16,8 +16,10 @@ from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext, SpanKind
 
 from insitu.core import clock as clocks
 from insitu.core import context, guard, values
+from insitu.core.budget import EVERYTHING
 from insitu.core.records import LocalTrace, Scope
 from insitu.signals import spans
+from insitu.signals.limits import Limits, clean
 from insitu.signals.sampling import LOW_64_BITS, Ratio
 from insitu.signals.spans import Absorbed, SilentSpan, Span
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.resources import Resource as SdkResource
 
+    from insitu.core.budget import Detail
     from insitu.core.pipeline import Pipeline
     from insitu.core.records import Attributes
     from insitu.signals.sampling import Sampler
@@ -46,21 +49,6 @@ _LONGEST_FLUSH: Final = 3_600.0
 _clean_text: Final = values.text
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Span limits (OTEL_SPAN_*_LIMIT, OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT)."""
-
-    attributes: int = 128
-    events: int = 128
-    links: int = 128
-    value_length: int = values.LIMIT
-    small: int = field(init=False)
-    """Texts up to this length need no look."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "small", min(_SMALL, self.value_length))
-
-
 class TracerProvider(api.TracerProvider):
     """OpenTelemetry's provider, and the owner of every local trace of this process.
 
@@ -71,11 +59,14 @@ class TracerProvider(api.TracerProvider):
     def __init__(self) -> None:
         self.on = False
         self.pipeline: Pipeline
-        self.limits = Limits()
-        self.sampler = Ratio()
+        self.limits = self._limits = Limits()
         self.processors: tuple[Any, ...] = ()
         self.wall = clocks.SYSTEM.wall
         self.monotonic = clocks.SYSTEM.monotonic
+        self.detail = EVERYTHING
+        self.full = False
+        """Whether a span below a span needs no second look: nothing is left out, and no processor wants to see it."""
+        self.sampler = Ratio()
         self._sdk_resource: Callable[[], SdkResource] | None = None
         self.put: Callable[[Any, int], None]
         self.hot: Callable[[int], None]
@@ -84,14 +75,15 @@ class TracerProvider(api.TracerProvider):
         self, pipeline: Pipeline, sampler: Sampler, limits: Limits, sdk_resource: Callable[[], SdkResource]
     ) -> None:
         """Record from now on."""
-        self.pipeline, self.sampler, self.limits, self._sdk_resource = pipeline, sampler, limits, sdk_resource
+        self.pipeline, self.sampler, self._limits, self._sdk_resource = pipeline, sampler, limits, sdk_resource
         self.wall, self.monotonic = pipeline.clock.wall, pipeline.clock.monotonic
         self.put, self.hot = pipeline.put, pipeline.meter.hot
         self.on = True
+        self.reduce(EVERYTHING)
 
     def detach(self) -> None:
         """Record nothing from now on; open spans end without being shipped."""
-        self.on = False
+        self.on = self.full = False
 
     @property
     def sampler(self) -> Sampler:
@@ -101,7 +93,15 @@ class TracerProvider(api.TracerProvider):
     @sampler.setter
     def sampler(self, sampler: Sampler) -> None:
         self._sampler = sampler
-        self._bound = sampler.bound if isinstance(sampler, Ratio) else -1
+        self.reduce(self.detail)
+
+    def reduce(self, detail: Detail) -> None:
+        """Record so much from now on."""
+        self.detail = detail
+        self.limits = self._limits if detail.attributes else replace(self._limits, attributes=0)
+        self._thin = round(detail.share * (LOW_64_BITS + 1))
+        self._bound = min(self.sampler.bound, self._thin) if isinstance(self.sampler, Ratio) else -1
+        self.full = self.on and detail is EVERYTHING and not self.processors
 
     # --- starting spans ---
 
@@ -126,6 +126,10 @@ class TracerProvider(api.TracerProvider):
             trace = parent.trace
             if not trace.recording:
                 return silent(trace)
+            if not self.detail.children:
+                return SilentSpan(
+                    trace, None, parent.span_id
+                )  # what other processes do hangs on the span that is there
             span.place(
                 trace, parent.span_id, start_time or self.monotonic() + trace.offset, local_root=False, remote=False
             )
@@ -140,6 +144,8 @@ class TracerProvider(api.TracerProvider):
             span.place(trace, parent_id, start_time or trace.since, local_root=True, remote=remote)
             if added:
                 span.set_attributes(added)
+        if not self.detail.attributes:
+            span.own = None
         if self.processors:
             self.started(span, above_it)
         return span
@@ -162,7 +168,9 @@ class TracerProvider(api.TracerProvider):
         if decision.state is not None:
             state = decision.state
         trace = LocalTrace(self, trace_id, flags, state, self.wall(), self.monotonic())
-        trace.recording = decision.recording
+        # Less than the sampler wants, where the budget says so; what other processes do is not ours to decide.
+        trace.recording = decision.recording and trace_id & LOW_64_BITS < self._thin
+        trace.sampled = trace.sampled and trace.recording
         return trace, decision.attributes
 
     def ship(self, trace: LocalTrace) -> None:
@@ -178,6 +186,7 @@ class TracerProvider(api.TracerProvider):
         It sees unredacted values.
         """
         self.processors = (*self.processors, span_processor)
+        self.full = False
 
     def started(self, span: Span, given: Context | None = None) -> None:
         """Show a new span to the processors, with the context that it was started in."""
@@ -217,6 +226,7 @@ class TracerProvider(api.TracerProvider):
     def shutdown(self) -> None:
         """Shut the user's processors down; insitu itself ends with `insitu.shutdown()`."""
         processors, self.processors = self.processors, ()
+        self.full = self.on and self.detail is EVERYTHING
         for processor in processors:
             guard.call("processor.shutdown", processor.shutdown)
 
@@ -278,7 +288,7 @@ class Tracer(api.Tracer):
             made = Span(name, kind, own, self.scope)
         else:
             made = _Particular(name, kind, own, self.scope)
-            made.records, made.sets_status = _flag(record_exception), _flag(set_status_on_exception)
+            made.records, made.sets_status = values.truth(record_exception), values.truth(set_status_on_exception)
         start = spans.moment(start_time, 0) if start_time is not None else 0
         span = provider.start(made, parent, start, context)
         if own is not None and len(own) >= provider.limits.attributes:
@@ -351,7 +361,7 @@ class CurrentSpan:
 
     def __init__(self, tracer: Tracer, arguments: tuple[Any, ...], record: bool, status: bool, end: bool) -> None:
         self._tracer, self._arguments = tracer, arguments
-        self._record, self._status, self._end = _flag(record), _flag(status), _flag(end)
+        self._record, self._status, self._end = values.truth(record), values.truth(status), values.truth(end)
         self._token: Token[Context] | None = None
 
     def __enter__(self) -> Span | SilentSpan:
@@ -418,7 +428,7 @@ class Block(Span):
         context: Any = _current().copy()
         parent = context.get(SPAN_KEY)
         span: Any = self
-        if isinstance(parent, Span) and not provider.processors and (trace := parent.trace).recording:
+        if provider.full and isinstance(parent, Span) and (trace := parent.trace).recording:
             self.trace = trace
             self.span_id = clocks.random_bits(64) or 1
             self.parent_id = parent.span_id
@@ -491,18 +501,6 @@ def span(name: str, /, **attributes: Any) -> Block:
     return Block(name, INTERNAL, attributes or None, OWN)
 
 
-def clean(attributes: Mapping[str, Any], limits: Limits) -> Attributes:
-    """Return given attributes as a plain dict of our own, within the limits."""
-    return guard.call("attributes", _clean, attributes, limits, default={})
-
-
-def _clean(attributes: Mapping[str, Any], limits: Limits) -> Attributes:
-    items = list(attributes.items())[: limits.attributes]
-    return {
-        values.text(key, _SMALL): values.plain(value, limits.value_length) for key, value in items if value is not None
-    }
-
-
 def silent(trace: LocalTrace) -> SilentSpan:
     """Return the stand-in for the spans of a trace that is not recorded; its ids go out to other processes."""
     return SilentSpan(trace, None, clocks.random_bits(64) or 1)
@@ -522,11 +520,6 @@ def _ids(parent: object) -> tuple[int, int, int, str, bool] | None:
         ids.trace_state.to_header() if ids.trace_state else "",
         ids.is_remote,
     )
-
-
-def _flag(value: object) -> bool:
-    """Return the truth of what should be a bool, True where it has none."""
-    return value is True or (value is not False and guard.attempt(bool, value, default=True) is True)
 
 
 def _add_links(span: Span, links: Sequence[api.Link]) -> None:

@@ -33,17 +33,17 @@ SATURATION: Final[dict[str, tuple[str, Callable[[Mapping[str, Any]], bool]]]] = 
 _REQUESTS: Final = "http.server.request.duration"
 _CPU, _UPTIME, _DROPPED = "insitu.cpu", "process.uptime", "insitu.dropped_records"
 _SEEN, _KEPT = "insitu.seen_traces", "insitu.kept_traces"
-WANTED: Final = frozenset(
-    (*(name for name, _ in SATURATION.values()), _REQUESTS, _CPU, _UPTIME, _DROPPED, _SEEN, _KEPT)
-)
+_USED, _LIMIT, _STEP = "insitu.budget.utilization", "insitu.budget.limit", "insitu.budget.step"
+_OTHERS: Final = (_REQUESTS, _CPU, _UPTIME, _DROPPED, _SEEN, _KEPT, _USED, _LIMIT, _STEP)
+WANTED: Final = frozenset((*(name for name, _ in SATURATION.values()), *_OTHERS))
 
 
 def overview(about: Mapping[str, Any], now: int, live: Iterable[Family] | None) -> dict[str, Any]:
     """Return the document of `/monitoring/overview`.
 
     As {now, service, version, ..., live}; `live` is None where no application runs, else {uptime, requests, cost,
-    dropped, kept, saturation}. Times are seconds but for `now`, wall nanoseconds; everything is counted since the
-    process began.
+    budget, dropped, kept, saturation}. Times are seconds but for `now`, wall nanoseconds; everything is counted since
+    the process began.
     """
     said = {short: about[name] for name, short in _ABOUT.items() if name in about}
     return {"now": now, **said, "live": _live(live) if live is not None else None}
@@ -63,6 +63,7 @@ def _live(families: Iterable[Family]) -> dict[str, Any]:
         "uptime": sum(point.value for point in points(_UPTIME)),
         "requests": sum(sum(point.buckets) for point in points(_REQUESTS)),
         "cost": {point.labels["part"]: point.value for point in points(_CPU)},
+        "budget": _budget(points),
         "dropped": [{**point.labels, "count": point.value} for point in points(_DROPPED) if point.value],
         "kept": [{"reason": reason, "seen": count, "kept": kept.get(reason, 0)} for reason, count in seen.items()],
         "saturation": [
@@ -76,6 +77,14 @@ def _live(families: Iterable[Family]) -> dict[str, Any]:
             if name in found
         ],
     }
+
+
+def _budget(points: Callable[[str], list[Point]]) -> dict[str, Any] | None:
+    """Return {used, limit, step, detail}; None where there is no limit."""
+    used, limit, step = points(_USED), points(_LIMIT), points(_STEP)
+    if not (used and limit and step):
+        return None
+    return {"used": used[0].value, "limit": limit[0].value, "step": step[0].value, **step[0].labels}
 
 
 def _level(point: Point) -> float:

@@ -51,6 +51,11 @@ function Cost({ about }) {
     show({ share: (cpu - then.cpu) / (now.at - then.at), each: (cpu - then.cpu) / Math.max(1, now.requests - then.requests), some: now.requests > then.requests });
   }, [about.now]);
   if (!about.live) return null;
+  const budget = about.live.budget;
+  if (budget) {
+    const more = `of ${percent(budget.limit)} allowed: ${budget.step ? budget.detail : "everything is recorded"}`;
+    return html`<${Card} name="insitu costs" value=${percent(budget.used)} more=${more} bad=${budget.step > 0} to=${href("metrics", {}, "insitu.budget.step")} />`;
+  }
   const parts = Object.entries(about.live.cost).map(([part, seconds]) => `${part} ${duration(seconds)}`).join(" · ");
   return html`<${Card} name="insitu costs" value=${shown ? percent(shown.share) : "–"} more=${shown?.some ? `of a core, ${duration(shown.each)} a request` : "of a core"} title=${`CPU since the start: ${parts}`} />`;
 }
