@@ -21,6 +21,7 @@ PAIRS = [(f"k={text},x=a%20b", {"k": text, "x": "a b"}) for text, _ in TEXTS]
 FLAGS = [("yes", True), ("off", False), ("true", True), ("0", False), ("1", True)]
 SIZES = [("1MB", 10**6), ("2 mb", 2 * 10**6), ("3000000", 3 * 10**6), ("1.5gb", 15 * 10**8), ("2GB", 2 * 10**9)]
 PATHS = [("/ops", "/ops"), ("none", ""), ("ops/apm/", "/ops/apm"), ("/a-b", "/a-b"), ("x", "/x")]
+BUDGETS = [("1%", 0.01), ("0.5%", 0.005), ("0.02", 0.02), ("none", None), ("100 %", 1.0)]
 TIMES = [("90", 90), ("2m", 120), ("1h", 3_600), ("1.5d", 129_600), ("7d", 604_800)]
 VALUES = {
     config._folder: TEXTS,
@@ -35,6 +36,7 @@ VALUES = {
     config._pairs: PAIRS,
     config._flag: FLAGS,
     config._path: PATHS,
+    config._budget: BUDGETS,
 }
 BAD = {
     config._bytes: "1kb",
@@ -43,6 +45,7 @@ BAD = {
     config._count: "-1",
     config._flag: "perhaps",
     config._path: "/a b",
+    config._budget: "120%",
     config._pairs: "no separator",
 }
 every_option = pytest.mark.parametrize("setting", config.SETTINGS, ids=lambda setting: setting.name)

@@ -61,6 +61,14 @@ async def busy():
     raise HTTPException(503, "come back later")
 
 
+@app.get("/work/{spans}")
+async def work(spans: int):
+    for number in range(spans):
+        with insitu.span("step", number=number, tier="gold"):
+            pass
+    return spans
+
+
 @app.get("/flush")
 def flush():
     return insitu.flush(timeout=8)

@@ -53,6 +53,7 @@ def serving(folder, *options, **environ):
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join(map(str, ROOTS)),
         "SHOP_SECRET": SECRET,
+        "INSITU_STORE": str(folder / "store"),
         **environ,
     }
     clean = ["env", "-i", *(f"{name}={value}" for name, value in environ.items())]

@@ -136,6 +136,7 @@ def test_the_overview_says_what_runs_and_how_it_is():
             "uptime": 60.0,
             "requests": 8,
             "cost": {"worker": 0.25},
+            "budget": None,
             "dropped": [{"signal": "logs", "reason": "queue_full", "count": 3}],
             "kept": [{"reason": "slow", "seen": 9, "kept": 2}],
             "saturation": [

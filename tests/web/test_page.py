@@ -179,6 +179,16 @@ def test_a_metric_is_found_and_drawn(kept, address, page):
     expect(page.locator(".chart canvas")).to_be_visible()
 
 
+def test_a_budget_that_is_reached_shows_what_is_left_out(kept, address, page):
+    kept.families = [
+        Family("insitu.budget.utilization", "gauge", [Point({}, 0.009)], "1"),
+        Family("insitu.budget.limit", "gauge", [Point({}, 0.01)], "1"),
+        Family("insitu.budget.step", "gauge", [Point({"detail": "no child spans"}, 2)]),
+    ]
+    page.goto(address())
+    expect(page.locator(".card", has_text="insitu costs")).to_contain_text("0.90 %of 1 % allowed: no child spans")
+
+
 def test_an_empty_store_says_that_it_is_empty(kept, address, page):
     page.goto(address())
     expect(page.locator(".empty")).to_contain_text("No request in this time")

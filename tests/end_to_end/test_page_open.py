@@ -1,0 +1,81 @@
+"""What an application feels of somebody who looks at its page."""
+
+import contextlib
+import statistics
+import threading
+import time
+
+import httpx
+import pytest
+
+from tests.end_to_end.serving import serving
+from tests.servers import until
+
+ROUNDS, REQUESTS = 5, 200
+LOOKS = ("overview", "routes", "traces?limit=200", "logs?limit=200", "metrics", "metrics/http.server.request.duration")
+"""What the page asks for, all views of it at once; it looks every two to ten seconds, and here four times a second."""
+
+
+@contextlib.contextmanager
+def looking(application):
+    """Somebody looks at everything, again and again."""
+    over = threading.Event()
+    statuses = []
+
+    def look():
+        with httpx.Client(base_url=f"{application.url}/monitoring/", timeout=10) as client:
+            while not over.is_set():
+                statuses.extend(client.get(path).status_code for path in LOOKS)
+                over.wait(0.25)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield statuses
+    finally:
+        over.set()
+        thread.join()
+
+
+def p99(client):
+    taken = []
+    for number in range(REQUESTS):
+        begin = time.perf_counter()
+        assert client.post(f"/orders/{number}?value=3").status_code == 201
+        taken.append(time.perf_counter() - begin)
+    return statistics.quantiles(taken, n=100)[98] * 1000
+
+
+@pytest.fixture
+def application(tmp_path):
+    with serving(tmp_path) as started:
+        yield started
+
+
+def test_requests_hardly_notice_that_somebody_looks(application):
+    with application.client() as client:
+        p99(client)
+        alone, watched = [], []
+        for _ in range(ROUNDS):
+            alone.append(p99(client))
+            with looking(application) as statuses:
+                watched.append(p99(client))
+            assert set(statuses) <= {200, 404}  # a metric is known ten seconds after it was first counted
+    moved = min(watched) - min(alone)
+    print(f"the page open: p99 {min(alone):.2f} → {min(watched):.2f} ms, moved by {moved:.2f} ms (bar: 5)")
+    assert moved < 5
+
+
+def test_the_end_does_not_wait_for_somebody_who_looks(application):
+    with application.client() as client:
+        p99(client)
+    with contextlib.suppress(httpx.TransportError), looking(application) as statuses, httpx.Client() as connection:
+        connection.get(f"{application.url}/monitoring/")  # and stays open
+        until(lambda: len(statuses) > len(LOOKS), what="somebody who looks")
+        began = time.monotonic()
+        application.process.terminate()
+        application.process.wait(30)
+        took = time.monotonic() - began
+    print(f"SIGTERM with the page open: ended after {took:.2f} s")
+    assert took < 3
+    assert "Traceback" not in application.log.read_text()
