@@ -77,11 +77,19 @@ def test_the_strongest_source_wins_and_then_the_next(setting, tmp_path):
 
     assert value(setting, {setting.name: argument}, environ, tmp_path) == first
     for variable, read in zip(setting.variables, expected, strict=True):
-        assert value(setting, {setting.name: None}, environ, tmp_path) == read
+        unsaid = {} if setting.name in config._NONE_IS_A_CHOICE else {setting.name: None}
+        assert value(setting, unsaid, environ, tmp_path) == read
         del environ[variable]
     assert value(setting, {}, environ, tmp_path) == in_file
     (tmp_path / "insitu.toml").unlink()
     assert value(setting, {}, environ, tmp_path) == setting.default
+
+
+@pytest.mark.parametrize("name", config._NONE_IS_A_CHOICE)
+def test_none_as_an_argument_switches_off_what_can_be_off(name, tmp_path):
+    setting = next(each for each in config.SETTINGS if each.name == name)
+    environ = {variable: "something" for variable in setting.variables}
+    assert value(setting, {name: None}, environ, tmp_path) == ""
 
 
 @every_option

@@ -152,6 +152,15 @@ def test_traces_are_narrowed_down_by_what_a_visitor_types(kept, address, page):
     expect(page.locator(".traces tbody tr")).to_have_count(9)
 
 
+def test_what_is_being_typed_stays_while_the_page_is_drawn_anew(kept, address, page):
+    page.goto(address("#/logs"))
+    page.type("input[name=text]", "order sh")
+    kept.put(a_log("order placed", at=kept.now))
+    kept.writer.write()
+    expect(page.locator(".lines li")).to_have_count(1)
+    expect(page.locator("input[name=text]")).to_have_value("order sh")
+
+
 def test_log_records_are_searched_opened_and_followed(kept, address, page):
     trace, said = a_slow_search(kept)
     kept.put(trace, said, a_log("order placed", at=kept.now - SECOND, fields={"order": 3}))

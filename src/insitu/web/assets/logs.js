@@ -3,6 +3,7 @@
 import { html, useEffect, useState } from "./vendor/preact-htm.js";
 import { ask, useAnswer } from "./api.js";
 import { count, moment, text } from "./format.js";
+import { Field } from "./field.js";
 import { href } from "./place.js";
 import { Fields } from "./trace.js";
 
@@ -24,7 +25,7 @@ export function Logs({ here, range, live }) {
   };
   const go = (changed) => (location.hash = href("logs", { ...given, ...changed }));
   const logs = [...new Map([...(data?.logs ?? []), ...more.logs].map((log) => [idOf(log), log])).values()];
-  const field = (name, rest) => html`<input name=${name} value=${given[name] ?? ""} ...${rest} onChange=${(event) => go({ [name]: event.target.value.trim() })} />`;
+  const field = (name, rest) => html`<${Field} name=${name} value=${given[name]} onChange=${(wanted) => go({ [name]: wanted })} ...${rest} />`;
   return html`
     <form class="search" role="search" onSubmit=${(event) => event.preventDefault()}>
       <label>text ${field("text", { placeholder: "anywhere in the record", size: 32 })}</label>

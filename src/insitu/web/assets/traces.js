@@ -4,6 +4,7 @@ import { html, useEffect, useMemo, useState } from "./vendor/preact-htm.js";
 import { ask, useAnswer } from "./api.js";
 import { Chart, together } from "./chart.js";
 import { count, duration, moment } from "./format.js";
+import { Field } from "./field.js";
 import { href } from "./place.js";
 
 const SECOND = 1e9;
@@ -46,7 +47,7 @@ const looked = ({ looked: some, blocks }) => `looked through ${count(some)} of $
 
 function Search({ given, range, go }) {
   const routes = useAnswer("routes", { since: range }).data?.routes ?? [];
-  const field = (name, rest = {}) => html`<input name=${name} value=${given[name] ?? ""} ...${rest} onChange=${(event) => go({ [name]: event.target.value.trim() })} />`;
+  const field = (name, rest = {}) => html`<${Field} name=${name} value=${given[name]} onChange=${(wanted) => go({ [name]: wanted })} ...${rest} />`;
   return html`<form class="search" role="search" onSubmit=${(event) => event.preventDefault()}>
     <label>route ${field("name", { list: "routes", placeholder: "any", size: 28 })}</label>
     <datalist id="routes">${routes.map((route) => html`<option key=${route.name} value=${route.name}></option>`)}</datalist>
