@@ -88,7 +88,7 @@ def test_the_strongest_source_wins_and_then_the_next(setting, tmp_path):
 @pytest.mark.parametrize("name", config._NONE_IS_A_CHOICE)
 def test_none_as_an_argument_switches_off_what_can_be_off(name, tmp_path):
     setting = next(each for each in config.SETTINGS if each.name == name)
-    environ = {variable: "something" for variable in setting.variables}
+    environ = dict.fromkeys(setting.variables, "something")
     assert value(setting, {name: None}, environ, tmp_path) == ""
 
 
