@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import insitu
 from benchmarks import ours
@@ -13,6 +15,11 @@ from insitu.exporters import otlp, prometheus
 from insitu.signals import requests as signals
 from insitu.testing import FakeClock
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from insitu.core.clock import Clock
+
 SECONDS_BETWEEN = 0.001
 FAILS_EVERY = 20
 DETAIL_EVERY = 10
@@ -22,23 +29,22 @@ SCRAPE_EVERY = 60_000
 ENVIRON = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 
 
+def by_hand(clock: Clock, environ: Mapping[str, str] = MappingProxyType({}), **options: Any) -> runtime.Runtime:
+    """Return a running insitu on a clock, without threads, with its store in a folder of its own."""
+    given = {"service": "bench", "libraries": (), "store": ours.store(), **options}
+    runtime.shutdown()
+    made = runtime.Runtime(config.read(given, environ, Path("/nonexistent")), environ, clock, threads=False)
+    runtime.adopt(made)
+    return made
+
+
 class Shop:
     """insitu on a fake clock, its worker and sender run by hand."""
 
     def __init__(self) -> None:
         otlp.Exporter.send = ours.discard  # type: ignore[method-assign,assignment]
         self.clock = FakeClock()
-        given = {
-            "service": "bench",
-            "exporters": ("otlp",),
-            "libraries": (),
-            "sample": 1 / DETAIL_EVERY,
-            "store": ours.store(),
-        }
-        options = config.read(given, ENVIRON, Path("/nonexistent"))
-        runtime.shutdown()
-        self.runtime = runtime.Runtime(options, ENVIRON, self.clock, threads=False)
-        runtime.adopt(self.runtime)
+        self.runtime = by_hand(self.clock, ENVIRON, exporters=("otlp",), sample=1 / DETAIL_EVERY)
         self.page = prometheus.Page(self.runtime.collect, self.runtime.resource)
         self.orders = insitu.counter("orders", labels=("plan", "customer"))
         self.basket = insitu.histogram("basket", labels=("customer",), unit="EUR")

@@ -15,9 +15,13 @@ their order, nor on how they were divided among workers, minutes and merges. Two
 
 from __future__ import annotations
 
+import re
 from math import exp2, floor, frexp, inf, log, nan, tanh
 from struct import Struct
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAX_BUCKETS: Final = 160
 MAX_SCALE: Final = 20
@@ -32,6 +36,7 @@ _UNITS: Final = 2.0**_UNIT_BITS
 _UNITS_OVERFLOW: Final = 2.0**900
 _FORMAT: Final = 1
 _ENDS: Final = Struct("<dd")  # minimum and maximum
+_RUNS: Final = re.compile(rb"[^\0]+")
 _MALFORMED: Final = "not the bytes of a histogram"
 
 
@@ -230,32 +235,80 @@ class Histogram:
             ValueError: `data` is not the whole of one sketch, or is of a later format.
 
         """
+        new, counts = cls._opened(data)
+        new.counts = list(counts)
+        return new
+
+    @classmethod
+    def merged(cls, many: Iterable[bytes]) -> Self:
+        """Read and merge: what `from_bytes` and `merge` give one by one, in a fraction of the time.
+
+        Raises:
+            ValueError: one is not the bytes of a sketch.
+
+        """
+        read = [cls._opened(data) for data in many]
+        new = cls()
+        new.zero_count = sum(each.zero_count for each, _ in read)
+        read = [(each, counts) for each, counts in read if counts]
+        if not read:
+            return new
+        new._sum = sum(each._sum for each, _ in read)
+        new.minimum = min(each.minimum for each, _ in read)
+        new.maximum = max(each.maximum for each, _ in read)
+        low, high = bucket_index(new.minimum, MAX_SCALE), bucket_index(new.maximum, MAX_SCALE)
+        # As coarse as the coarsest, and as the range of all asks for: where merging one by one ends as well.
+        shift = max(each._shift for each, _ in read)
+        while (high >> shift) - (low >> shift) >= MAX_BUCKETS:
+            shift += 1
+        new._shift, new.offset = shift, low >> shift
+        new.counts = into = [0] * ((high >> shift) - new.offset + 1)
+        for each, counts in read:
+            down, first, offset = shift - each._shift, each.offset, new.offset
+            for slot in _filled(counts):
+                into[(first + slot >> down) - offset] += counts[slot]
+        return new
+
+    @classmethod
+    def _opened(cls, data: bytes) -> tuple[Self, bytes | list[int]]:
+        """Return a sketch without its counts, and these; ValueError for what no records can give."""
         if len(data) < 3 or data[0] != _FORMAT or data[1] > MAX_SCALE - MIN_SCALE:  # noqa: PLR2004 - format, scale, zeros
             raise ValueError(_MALFORMED)
         new = cls()
         new._shift = data[1]
         new.zero_count, at = _take(data, 2)
         if at == len(data):
-            return new
+            return new, b""
         new._sum, at = _take(data, at)
         if len(data) < at + _ENDS.size:
             raise ValueError(_MALFORMED)
         new.minimum, new.maximum = _ENDS.unpack_from(data, at)
-        at += _ENDS.size
-        while at < len(data):
-            number, at = _take(data, at)
-            new.counts.append(number)
-        new._place()
-        return new
+        counts = _numbers(data[at + _ENDS.size :])
+        if not (counts and counts[0] and counts[-1] and _SMALLEST <= new.minimum <= new.maximum < inf):
+            raise ValueError(_MALFORMED)
+        new.offset = bucket_index(new.minimum, new.scale)
+        if len(counts) != bucket_index(new.maximum, new.scale) + 1 - new.offset or len(counts) > MAX_BUCKETS:
+            raise ValueError(_MALFORMED)
+        return new, counts
 
-    def _place(self) -> None:
-        """Find the first bucket from the minimum, and refuse what no records can give."""
-        if not (self.counts and self.counts[0] and self.counts[-1] and _SMALLEST <= self.minimum <= self.maximum < inf):
-            raise ValueError(_MALFORMED)
-        self.offset = bucket_index(self.minimum, self.scale)
-        width = bucket_index(self.maximum, self.scale) + 1 - self.offset
-        if len(self.counts) != width or width > MAX_BUCKETS:
-            raise ValueError(_MALFORMED)
+
+def _numbers(data: bytes) -> bytes | list[int]:
+    """Return the numbers that stand in some bytes: the bytes themselves where each is one."""
+    if data.isascii():
+        return data
+    numbers: list[int] = []
+    at = 0
+    while at < len(data):
+        number, at = _take(data, at)
+        numbers.append(number)
+    return numbers
+
+
+def _filled(counts: bytes | list[int]) -> Iterable[int]:
+    """Yield the slots that are not zero; most are, where there are few records."""
+    if isinstance(counts, bytes):
+        return (slot for run in _RUNS.finditer(counts) for slot in range(*run.span()))
+    return (slot for slot, number in enumerate(counts) if number)
 
 
 def _halved(offset: int, counts: list[int], times: int) -> tuple[int, list[int]]:

@@ -82,11 +82,13 @@ class Rollups:
 
 
 def added(rows: Iterable[Row]) -> dict[str, RouteTotals]:
-    """Return the totals of each route, of all processes."""
-    totals: dict[str, RouteTotals] = {}
-    for _, name, count, errors, durations in rows:
-        here = RouteTotals(count, errors, Histogram.from_bytes(durations))
-        known = totals.setdefault(name, here)
-        if known is not here:
-            known.add(here)
-    return totals
+    """Return the totals of each route, of all processes; ValueError."""
+    grouped: dict[str, list[Row]] = {}
+    for row in rows:
+        grouped.setdefault(row[1], []).append(row)
+    return {name: _total(each) for name, each in grouped.items()}
+
+
+def _total(rows: list[Row]) -> RouteTotals:
+    durations = Histogram.merged(row[4] for row in rows)
+    return RouteTotals(sum(row[2] for row in rows), sum(row[3] for row in rows), durations)
