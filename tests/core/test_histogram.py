@@ -205,6 +205,19 @@ def test_bytes_give_the_same_histogram_back(values):
     assert Histogram.from_bytes(histogram.to_bytes()) == histogram
 
 
+@given(many=st.lists(lists, max_size=6))
+def test_many_merged_at_once_are_those_merged_one_by_one(many):
+    one_by_one = Histogram()
+    for values in many:
+        one_by_one.merge(of(values))
+    assert Histogram.merged(of(values).to_bytes() for values in many) == one_by_one
+
+
+def test_one_that_is_damaged_among_many_is_a_value_error():
+    with pytest.raises(ValueError, match="not the bytes of a histogram"):
+        Histogram.merged([of([1.0]).to_bytes(), b"\x02"])
+
+
 def test_bytes_are_compact():
     rng = random.Random(1)
     size = len(of([rng.lognormvariate(-4, 0.5) for _ in range(10_000)]).to_bytes())

@@ -8,7 +8,7 @@ from insitu.core import guard
 from insitu.core.budget import Meter
 from insitu.core.clock import SYSTEM
 from insitu.core.context import SUPPRESS_KEY
-from insitu.core.threads import Background
+from insitu.core.threads import Background, Slices
 from tests.servers import until
 
 
@@ -224,3 +224,12 @@ def test_a_forgotten_thread_is_replaced(start):
     thread.forget()
     assert thread.ensure()
     until(lambda: steps.count)
+
+
+def test_long_work_naps_when_a_slice_is_over_and_not_before():
+    naps, now = [], [0.0]
+    pause = Slices(lambda: now[0], naps.append)
+    for _ in range(10):
+        now[0] += 0.0004
+        pause()
+    assert len(naps) == 3

@@ -48,7 +48,7 @@ def series(store, name, seconds=900):
 def test_a_gauge_is_what_it_was(store):
     for value in (3, 5, 4):
         take(store, gauge(value, pool="a"), gauge(7, pool="b"))
-    assert series(store, "queue") == [({"pool": "a"}, [[3], [5], [4]]), ({"pool": "b"}, [[7], [7], [7]])]
+    assert series(store, "queue") == [({"pool": "b"}, [[7], [7], [7]]), ({"pool": "a"}, [[3], [5], [4]])]
     (listed,) = store.reader.metrics()
     assert listed == {"name": "queue", "kind": "gauge", "unit": "{job}", "help": "Jobs that wait.", "series": 2}
 
@@ -117,6 +117,15 @@ def test_a_sample_has_a_cap(store):
     assert store.reader.metrics() == [
         {"name": "many", "kind": "gauge", "unit": "", "help": "", "series": samples.MOST_SERIES}
     ]
+
+
+def test_an_answer_shows_the_largest_series_and_counts_the_others(store):
+    for time in (1, 2):
+        take(store, Family("many", "counter", [Point({"n": str(number)}, number * time) for number in range(60)]))
+    now = store.clock.wall()
+    found = store.reader.metric("many", now - 900 * SECOND, now)
+    assert {int(each["labels"]["n"]) for each in found["series"]} == set(range(60 - samples.MOST_SHOWN, 60))
+    assert found["left_out"] == 60 - samples.MOST_SHOWN
 
 
 def test_a_damaged_sample_costs_itself_alone(store):

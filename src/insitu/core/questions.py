@@ -110,8 +110,9 @@ class Reader(Protocol):
     def metric(self, name: str, since: int, until: int) -> dict[str, Any] | None:
         """Return a metric's samples of a period; None where it is not known.
 
-        As {name, kind, unit, help, since, until, interval, series: [{labels, points: [[time, value]]}]}. A counter's
-        value is its rate a second, a histogram's point is [time, rate, mean].
+        As {name, kind, unit, help, since, until, interval, series: [{labels, points: [[time, value]]}], left_out}. A
+        counter's value is its rate a second, a histogram's point is [time, rate, mean]. The largest series are shown,
+        and `left_out` says how many others there are.
         """
 
     def logs(self, search: LogSearch, period: Period) -> Answer:

@@ -6,6 +6,7 @@ Started when first needed, ended and started again around a fork, and never in t
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 from insitu.core import context, guard
@@ -17,6 +18,31 @@ if TYPE_CHECKING:
     from insitu.core.clock import Clock
 
 _AFTER_A_FAILURE_SECONDS: Final = 1.0
+_SLICE_SECONDS: Final = 0.001
+_NAP_SECONDS: Final = 0.0001
+
+
+class Slices:
+    """Long work that lets others have the interpreter: called between two pieces of it, naps when a slice is over.
+
+    A nap is as short as it can be: who waits for the interpreter's lock has it then, for as long as needed.
+
+    Args:
+        now: monotonic seconds.
+        nap: sleeps so many seconds.
+
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic, nap: Callable[[float], object] = time.sleep) -> None:
+        self._now = now
+        self._nap = nap
+        self._until = now() + _SLICE_SECONDS
+
+    def __call__(self) -> None:
+        """Nap, if it is time."""
+        if self._now() >= self._until:
+            self._nap(_NAP_SECONDS)
+            self._until = self._now() + _SLICE_SECONDS
 
 
 class Background:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from insitu.core import documents, guard
 from insitu.core.questions import FOREVER, Answer, LogSearch, Period, TraceSearch
+from insitu.core.threads import Slices
 from insitu.store import blocks, rollups, samples
 from insitu.store.database import LOGS, TRACES
 from insitu.store.folder import databases
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 DEADLINE_SECONDS: Final = 0.15
 _BUSY_SECONDS: Final = 0.05
+_POINTS: Final = 120
+"""About so many samples make up a metric's series."""
 _BLOCKS: Final = 'SELECT "end", "start", id FROM block WHERE kind = ? AND "end" <= ? AND "end" >= ? ORDER BY "end" DESC'
 _HOT: Final = "SELECT hot FROM block WHERE id = ?"
 _IDS: Final = "SELECT ids FROM block WHERE id = ?"
@@ -38,7 +41,9 @@ _OF_A_TRACE: Final = "SELECT id, ids FROM block WHERE kind = ? AND instr(ids, ?)
 _INTERVALS: Final = """
 SELECT "start", name, count, errors, durations FROM rollup WHERE length = ? AND "start" >= ? AND "start" < ?
 """
-_SAMPLES: Final = "SELECT time, data FROM sample WHERE length = ? AND time >= ? AND time <= ? ORDER BY time"
+_SAMPLES: Final = """
+SELECT max(time), data FROM sample WHERE length = ? AND time >= ? AND time <= ? GROUP BY "start" / ? ORDER BY time
+"""
 _NEWEST_SAMPLE: Final = "SELECT time, data FROM sample ORDER BY time DESC LIMIT 1"
 _COUNTS: Final = """
 SELECT "start", sum(count), sum(errors) FROM rollup WHERE length = ? AND "start" >= ? AND "start" < ? GROUP BY "start"
@@ -63,7 +68,7 @@ class _Source:
 
 
 class Reader:
-    """Answers questions. Used by one thread at a time, the reader.
+    """Answers questions. Used by one thread at a time, the reader, which works in slices.
 
     Args:
         folder: of the service; None where the store is in memory.
@@ -78,6 +83,7 @@ class Reader:
         self._folder = folder
         self._own = own
         self._monotonic = monotonic
+        self._pause = Slices()
 
     def traces(self, search: TraceSearch, period: Period, seconds: float = DEADLINE_SECONDS) -> Answer:
         """Return traces as {trace_id, name, outcome, start, duration, spans, failed, reason}."""
@@ -162,7 +168,7 @@ class Reader:
                     here[0] += count
                     here[1] += errors
         drawn: list[list[float]] = [[start, *counts] for start, counts in sorted(series.items())]
-        return _red(since, until, length, drawn, rollups.added(found))
+        return _red(since, until, length, drawn, rollups.added(found, self._pause))
 
     def _route(self, since: int, until: int, name: str) -> dict[str, Any]:
         """Return the same of one route, with its durations over time."""
@@ -174,8 +180,10 @@ class Reader:
                 found += rollups.cover(partial(_interval_rows, source, name=name), since, until)
                 for row in _finest(source, length, since, until, name):
                     at.setdefault(row[0] // length * length, []).append(row)
-        drawn = [[start, *_numbers(rollups.added(rows)[name])] for start, rows in sorted(at.items())]
-        return _red(since, until, length, drawn, rollups.added(found))
+        drawn: list[list[float]] = []
+        for start, rows in sorted(at.items()):
+            drawn.append([start, *_numbers(rollups.added(rows, self._pause)[name])])
+        return _red(since, until, length, drawn, rollups.added(found, self._pause))
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the metrics of the newest sample of each process."""
@@ -191,16 +199,22 @@ class Reader:
     def metric(self, name: str, since: int, until: int) -> dict[str, Any] | None:
         """Return a metric's series; those of each process stand apart where there are several."""
         length = rollups.length_for(until - since)
+        step = length * max(1, round((until - since) / length / _POINTS))
         shown: list[dict[str, Any]] = []
+        left_out = 0
         about: list[Any] = []
         with self._sources() as sources:
             for number, source in enumerate(sources):
                 # One sample more in front: a rate needs two.
-                values = (length, since - length, until)
-                kept = [(moment, found[name]) for moment, found in _samples(source, _SAMPLES, values) if name in found]
-                about = kept[-1][1] if kept else about
+                values = (length, since - step, until, step)
+                kept = list(self._samples_of(name, source, values))
+                if not kept:
+                    continue
+                about = kept[-1][1]
                 apart = {"process": str(number)} if len(sources) > 1 else {}
-                for labels, points in samples.series_of(kept):
+                series, others = samples.series_of(kept, self._pause)
+                left_out += others
+                for labels, points in series:
                     inside = [point for point in points if point[0] >= since]
                     if inside:
                         shown.append({"labels": {**labels, **apart}, "points": inside})
@@ -208,9 +222,15 @@ class Reader:
             return None
         kind, unit, text = about[:3] if about else ("", "", "")
         told = {"name": name, "kind": kind, "unit": unit, "help": text, "since": since, "until": until}
-        return {**told, "interval": length, "series": shown}
+        return {**told, "interval": step, "series": shown, "left_out": left_out}
 
     # --- how ---
+
+    def _samples_of(self, name: str, source: _Source, values: Sequence[object]) -> Iterator[tuple[int, list[Any]]]:
+        for moment, found in _samples(source, _SAMPLES, values):
+            if name in found:
+                yield moment, found[name]
+            self._pause()
 
     def _search(
         self, kind: str, period: Period, seconds: float, look: Callable[[_Source, int], Iterator[dict[str, Any]]]
@@ -232,6 +252,7 @@ class Reader:
                     answer.cursor = -end
                     break
                 answer.looked += 1
+                self._pause()
                 if -start <= period.until:
                     answer.found += guard.call("store.read", lambda s=source, n=number: list(look(s, n)), default=())
         answer.found.sort(key=lambda found: found.get("start") or found.get("timestamp") or 0, reverse=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from insitu.core import guard
 from insitu.core.histogram import Histogram
 from insitu.core.records import Interval, RouteTotals
 
@@ -81,12 +82,18 @@ class Rollups:
         return list(self._open.values())
 
 
-def added(rows: Iterable[Row]) -> dict[str, RouteTotals]:
-    """Return the totals of each route, of all processes; ValueError."""
+def added(rows: Iterable[Row], pause: Callable[[], object] = bool) -> dict[str, RouteTotals]:
+    """Return the totals of each route, of all processes; it pauses between two. What is damaged costs its own route."""
     grouped: dict[str, list[Row]] = {}
     for row in rows:
         grouped.setdefault(row[1], []).append(row)
-    return {name: _total(each) for name, each in grouped.items()}
+    totals: dict[str, RouteTotals] = {}
+    for name, each in grouped.items():
+        total = guard.call("store.read", _total, each)
+        if total is not None:
+            totals[name] = total
+        pause()
+    return totals
 
 
 def _total(rows: list[Row]) -> RouteTotals:

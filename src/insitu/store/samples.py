@@ -6,6 +6,7 @@ hour is its last sample. Counters are kept as totals, so that any two samples gi
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import zlib
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -14,12 +15,14 @@ from insitu.core import documents, guard
 from insitu.store.rollups import LENGTHS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from insitu.core.records import Family, Point
 
 MOST_SERIES: Final = 2_000
 """Series of one sample; what is beyond them is not kept."""
+MOST_SHOWN: Final = 50
+"""Series of one metric, of one process, in an answer."""
 _LEVEL: Final = 6
 
 
@@ -72,22 +75,38 @@ def decoded(data: bytes) -> dict[str, list[Any]]:
         raise ValueError(str(error)) from error
 
 
-def series_of(samples: Iterable[tuple[int, list[Any]]]) -> Iterator[tuple[dict[str, str], list[list[float]]]]:
-    """Yield (labels, points) of one metric from its samples in order, as `core.questions` shows them.
+def series_of(
+    samples: Sequence[tuple[int, list[Any]]], pause: Callable[[], object] = bool
+) -> tuple[list[tuple[dict[str, str], list[list[float]]]], int]:
+    """Return (labels, points) of one metric's series, as `core.questions` shows them, and how many were left out.
+
+    Those that are largest in the newest sample are shown.
 
     Args:
-        samples: (time, [kind, unit, help, series]) of one process.
+        samples: (time, [kind, unit, help, series]) of one process, in order; at least one.
+        pause: called between two of them.
 
     """
-    found: dict[str, tuple[dict[str, str], list[list[float]]]] = {}
-    kind = ""
-    for time, (kind, _, _, series) in samples:  # noqa: B007 all samples have the same
+    kind, _, _, newest = samples[-1][1]
+    largest = heapq.nlargest(MOST_SHOWN, newest, key=lambda each: each[1])
+    found: dict[Any, tuple[dict[str, str], list[list[float]]]] = {_key(each[0]): (each[0], []) for each in largest}
+    others: set[Any] = set()
+    for time, (_, _, _, series) in samples:
         for labels, *values in series:
-            key = repr(sorted(labels.items()))
-            found.setdefault(key, (labels, []))[1].append([time, *values])
-    for labels, totals in found.values():
-        points = totals if kind in ("gauge", "updown") else list(_rates(totals))
-        yield labels, points
+            key = _key(labels)
+            if key not in found:
+                if len(found) == MOST_SHOWN:
+                    others.add(key)
+                    continue
+                found[key] = labels, []
+            found[key][1].append([time, *values])
+        pause()
+    rate = kind not in ("gauge", "updown")
+    return [(labels, list(_rates(totals)) if rate else totals) for labels, totals in found.values()], len(others)
+
+
+def _key(labels: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(labels.items()))
 
 
 def _rates(totals: list[list[float]]) -> Iterator[list[float]]:

@@ -41,7 +41,7 @@ function Metric({ name, range, live }) {
     ${drawn.x.length ? html`<${Chart} x=${drawn.x} series=${drawn.series} show=${show} height=${300} legend=${false} onPick=${pick} label=${name} />` : html`<p class="empty">Nothing in this time yet: a rate needs two samples, ten seconds apart.</p>`}
     <table class="series"><thead><tr><th class="name">series</th><th>now</th></tr></thead><tbody>${drawn.all.map((each) => html`
       <tr key=${each.key} class=${each.shown ? "" : "muted"}><td class="name"><button class="link" onClick=${() => switched(each.key)}><i class="swatch" style=${{ background: each.shown ? `var(${each.colour})` : "transparent" }}></i>${each.label}</button></td><td>${show(each.last)}</td></tr>`)}</tbody></table>
-    ${drawn.all.length > MOST_LINES && html`<p class="muted">The ${MOST_LINES} largest of ${drawn.all.length} series are drawn.</p>`}
+    ${drawn.all.length > MOST_LINES && html`<p class="muted">The ${MOST_LINES} largest of ${drawn.all.length + data.left_out} series are drawn.</p>`}
   </section>`;
 }
 
