@@ -223,14 +223,16 @@ def test_it_looks_as_the_system_does_and_as_the_visitor_chooses(kept, address, p
     page.emulate_media(color_scheme=scheme)
     page.goto(address())
     expect(page.locator(".u-over")).to_be_visible()
-    ground = "getComputedStyle(document.body).backgroundColor"
-    assert page.evaluate(ground) == {"light": "rgb(246, 247, 249)", "dark": "rgb(15, 20, 27)"}[scheme]
+    light, dark = "rgb(246, 247, 249)", "rgb(15, 20, 27)"
+    body = page.locator("body")
+    expect(body).to_have_css("background-color", {"light": light, "dark": dark}[scheme])
     page.screenshot(path=tmp_path / f"{scheme}.png")
     page.click("text=auto")
-    assert page.evaluate(ground) == "rgb(246, 247, 249)"
+    expect(body).to_have_css("background-color", light)
     page.click("header button:has-text('light')")
+    expect(body).to_have_css("background-color", dark)
     page.reload()
-    assert page.evaluate(ground) == "rgb(15, 20, 27)"
+    expect(body).to_have_css("background-color", dark)
 
 
 def test_no_text_of_a_stranger_becomes_part_of_the_page(kept, address, page):
