@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from benchmarks import timing
 
 REQUESTS = 3_600_000
-ROUTES = [f"/shop/{number}/orders/{{order_id}}" for number in range(200)]
 
 
 def bare() -> timing.Round:

@@ -100,11 +100,23 @@ def _share(of: float) -> Limit:
     return Limit(share=1 / of)
 
 
+def _answer(name: str, what: str) -> Row:
+    return Row(
+        f"questions.{name}",
+        what,
+        Cost(f"questions:kept.{name}"),
+        None,
+        Limit(plus=200),
+        Limit(plus=50),
+        "ms",
+        once=True,
+    )
+
+
+_PACE: Final = "pace:plain"
 _BARE, _UNCHECKED = "http_request:bare", "http_request:unchecked"
 _OTEL, _OTEL_OFF = "http_request:otel", "http_request:otel_unsampled"
 _OTEL_ERROR = Cost("failures:otel_capture", "failures:otel_raise")
-
-_PACE: Final = "pace:plain"
 
 ROWS: Final = (
     Row(
@@ -291,36 +303,11 @@ ROWS: Final = (
         Cost("stall:bare.median"),
         unit="ms",
     ),
-    Row(
-        "questions.lists",
-        "slowest answer of roll-ups, lists; 1 M spans kept",
-        Cost("questions:kept.lists"),
-        None,
-        Limit(plus=200),
-        Limit(plus=50),
-        "ms",
-        once=True,
-    ),
-    Row(
-        "questions.trace",
-        "the oldest trace among them, by its id",
-        Cost("questions:kept.trace"),
-        None,
-        Limit(plus=200),
-        Limit(plus=50),
-        "ms",
-        once=True,
-    ),
-    Row(
-        "questions.attribute",
-        "first answer on an attribute that none of them has",
-        Cost("questions:kept.attribute"),
-        None,
-        Limit(plus=200),
-        Limit(plus=50),
-        "ms",
-        once=True,
-    ),
+    _answer("lists", "slowest answer of roll-ups, lists; 1 M spans kept"),
+    Row("questions.routes", "of these: 200 routes, 6 hours", Cost("questions:kept.routes"), unit="ms", once=True),
+    Row("questions.metric", "a metric of 200 series, 6 hours", Cost("questions:kept.metric"), unit="ms", once=True),
+    _answer("trace", "the oldest trace among them, by its id"),
+    _answer("attribute", "first answer on an attribute that none of them has"),
     Row("questions.scan", "the same, to the end", Cost("questions:kept.scan"), unit="s", once=True),
     Row("questions.file", "the store's files", Cost("questions:kept.file"), unit="MB", once=True),
     Row("questions.span", "of that a span, with its logs and counts", Cost("questions:kept.span"), unit="B", once=True),

@@ -81,6 +81,15 @@ def test_a_row_that_could_not_be_measured_does_not_pass():
     assert (result.verdict, result.passes) == ("FAILED", False)
 
 
+@pytest.mark.parametrize(
+    ("took", "pace", "passes"), [(120, 20, True), (130, 20, False), (130, 40, True), (260, 40, False), (130, 10, False)]
+)
+def test_an_amount_of_time_is_that_of_a_machine_as_fast_as_the_table_s(took, pace, passes):
+    row = Row("a.b", "an answer", Cost("ours"), None, Limit(plus=100), unit="ms")
+    assert row.needs() == ["ours", "pace:plain"]
+    assert Result(row, {"ours": took, "pace:plain": pace}).passes == passes
+
+
 def test_list_shows_every_row():
     done = command("--list")
     assert done.returncode == 0, done.stderr
