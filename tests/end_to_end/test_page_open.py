@@ -14,7 +14,7 @@ from tests.servers import until
 
 ROUNDS, REQUESTS = 5, 400
 LOOKS = ("overview", "routes", "traces?limit=200", "logs?limit=200", "metrics", "metrics/http.server.request.duration")
-"""What the page asks for in all its views; a view asks for two of them every two to ten seconds."""
+"""What the page asks for, all views of it at once; it looks every two to ten seconds, and here four times a second."""
 SECONDS_BETWEEN = 0.25
 VISITOR = """
 import sys, time, httpx
@@ -23,9 +23,9 @@ with httpx.Client(base_url=url, timeout=10) as client:
     while True:
         for look in looks:
             print(client.get(look).status_code, flush=True)
-            time.sleep(float(between))
+        time.sleep(float(between))
 """
-"""Somebody who looks from a process of their own, as a browser is one, and goes from view to view."""
+"""Somebody who looks from a process of their own, as a browser is one."""
 
 
 @contextlib.contextmanager
