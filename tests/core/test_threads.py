@@ -228,8 +228,6 @@ def test_a_forgotten_thread_is_replaced(start):
 
 def test_long_work_naps_when_a_slice_is_over_and_not_before():
     naps, now = [], [0.0]
-    pause = Slices(lambda: now[0], naps.append)
-    for _ in range(10):
+    for _ in Slices(lambda: now[0], naps.append).over(range(10)):
         now[0] += 0.0004
-        pause()
     assert len(naps) == 3

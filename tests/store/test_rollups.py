@@ -37,7 +37,7 @@ def test_every_length_adds_up_to_the_same_and_a_cover_takes_each_request_once(st
 
     found = list(cover(read, 0, start + TEN_SECONDS))
     assert sum(row[2] for row in found) == total
-    assert (added(found)["GET /"].count if found else 0) == total
+    assert (dict(added(found))["GET /"].count if found else 0) == total
 
 
 def test_a_long_period_is_drawn_in_coarser_intervals():

@@ -68,11 +68,9 @@ def test_a_histogram_is_a_rate_and_a_mean_of_what_came_in_between(store):
 def test_the_longer_the_time_the_fewer_the_points(store):
     for value in range(1, 721):  # two hours
         take(store, gauge(value))
-    assert [len(points) for seconds in (900, 7_200, 86_400) for _, points in series(store, "queue", seconds)] == [
-        91,
-        121,
-        3,
-    ]
+    points = [len(points) for seconds in (900, 7_200, 21_600, 86_400) for _, points in series(store, "queue", seconds)]
+    assert points == [91, 121, 41, 3]
+    assert series(store, "queue", 21_600)[0][1][-1] == [720]
     assert series(store, "queue", 86_400)[0][1][-1] == [720]
 
 
@@ -126,6 +124,14 @@ def test_an_answer_shows_the_largest_series_and_counts_the_others(store):
     found = store.reader.metric("many", now - 900 * SECOND, now)
     assert {int(each["labels"]["n"]) for each in found["series"]} == set(range(60 - samples.MOST_SHOWN, 60))
     assert found["left_out"] == 60 - samples.MOST_SHOWN
+
+
+@pytest.mark.parametrize("nothing", [float("nan"), float("inf")])
+def test_what_is_no_number_leaves_a_gap(store, nothing):
+    for value in (1, nothing, 3, nothing):
+        take(store, gauge(value), gauge(value, name="other"), counter(value))
+    assert series(store, "queue") == [({}, [[1], [3]])]
+    assert series(store, "orders") == [({}, [[0.1]])]
 
 
 def test_a_damaged_sample_costs_itself_alone(store):

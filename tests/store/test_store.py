@@ -11,7 +11,8 @@ import pytest
 from insitu.analysis.keeping import REASONS, Tally
 from insitu.core import guard
 from insitu.core.questions import LogSearch, Period, TraceSearch
-from insitu.core.records import UNDECIDED, ErrorRecord
+from insitu.core.records import UNDECIDED, ErrorRecord, Family, Point
+from insitu.core.threads import Slices
 from insitu.signals.intervals import Intervals
 from insitu.store.folder import databases, place_for, remove_if_dead
 from insitu.store.reader import Reader
@@ -382,6 +383,40 @@ def test_one_route_is_shown_with_its_durations_over_time(store):
     for minute, (_, _, _, p50, p95, p99) in enumerate(shown["series"]):
         assert [p50, p95, p99] == pytest.approx([0.1 * (1 + minute)] * 3, rel=0.02)
     assert store.reader.routes(began, store.clock.wall(), "GET /nothing")["routes"] == []
+
+
+def test_damaged_durations_cost_their_own_route(store):
+    began = store.clock.wall()
+    for name in ("GET /a", "GET /b"):
+        store.intervals.count(name, 0.1, began, failed=False)
+    store.clock.advance(60)
+    store.writer.write()
+    store.writer.database()._connection.execute("UPDATE rollup SET durations = x'00' WHERE name = 'GET /a'")
+    assert [route["name"] for route in store.reader.routes(began, store.clock.wall())["routes"]] == ["GET /b"]
+    assert store.reader.routes(began, store.clock.wall(), "GET /a")["series"] == []
+    assert store.reader.routes(began, store.clock.wall(), "GET /b")["series"] != []
+
+
+def test_a_question_makes_way_for_others_while_it_is_looked_into(store):
+    naps = []
+    reader = Reader(
+        store.writer.folder, store.writer.database, slices=Slices(iter(range(10_000)).__next__, naps.append)
+    )
+    for number in range(5):
+        store.intervals.count(f"GET /{number}", 0.1, store.clock.wall(), failed=False)
+        store.put(a_trace(name=f"n{number}"), a_log("said"))
+        list(store.writer.sample([Family("queue", "gauge", [Point({}, number)])]))
+        store.clock.advance(10)
+    store.writer.write()
+    for question in (
+        lambda: reader.traces(TraceSearch(), Period()),
+        lambda: reader.logs(LogSearch(), Period()),
+        lambda: reader.routes(0, store.clock.wall()),
+        lambda: reader.metric("queue", store.clock.wall() - 900 * SECOND, store.clock.wall()),
+    ):
+        naps.clear()
+        question()
+        assert len(naps) >= 5
 
 
 def test_a_rate_is_that_of_the_time_since_the_first_request(store):

@@ -7,23 +7,24 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from insitu.core import context, guard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from insitu.core.budget import Meter
     from insitu.core.clock import Clock
 
+_Piece = TypeVar("_Piece")
 _AFTER_A_FAILURE_SECONDS: Final = 1.0
 _SLICE_SECONDS: Final = 0.001
 _NAP_SECONDS: Final = 0.0001
 
 
 class Slices:
-    """Long work that lets others have the interpreter: called between two pieces of it, naps when a slice is over.
+    """Long work that lets others have the interpreter: when a slice is over it naps before the next piece.
 
     A nap is as short as it can be: who waits for the interpreter's lock has it then, for as long as needed.
 
@@ -38,11 +39,13 @@ class Slices:
         self._nap = nap
         self._until = now() + _SLICE_SECONDS
 
-    def __call__(self) -> None:
-        """Nap, if it is time."""
-        if self._now() >= self._until:
-            self._nap(_NAP_SECONDS)
-            self._until = self._now() + _SLICE_SECONDS
+    def over(self, pieces: Iterable[_Piece]) -> Iterator[_Piece]:
+        """Yield one piece of work after the other, with naps in between."""
+        for piece in pieces:
+            yield piece
+            if self._now() >= self._until:
+                self._nap(_NAP_SECONDS)
+                self._until = self._now() + _SLICE_SECONDS
 
 
 class Background:

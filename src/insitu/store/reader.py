@@ -74,16 +74,21 @@ class Reader:
         folder: of the service; None where the store is in memory.
         own: returns the database that this process writes, or None.
         monotonic: seconds.
+        slices: when to make way for others.
 
     """
 
     def __init__(
-        self, folder: Path | None, own: Callable[[], Database | None], monotonic: Callable[[], float] = time.monotonic
+        self,
+        folder: Path | None,
+        own: Callable[[], Database | None],
+        monotonic: Callable[[], float] = time.monotonic,
+        slices: Slices | None = None,
     ) -> None:
         self._folder = folder
         self._own = own
         self._monotonic = monotonic
-        self._pause = Slices()
+        self._slices = slices or Slices()
 
     def traces(self, search: TraceSearch, period: Period, seconds: float = DEADLINE_SECONDS) -> Answer:
         """Return traces as {trace_id, name, outcome, start, duration, spans, failed, reason}."""
@@ -168,7 +173,7 @@ class Reader:
                     here[0] += count
                     here[1] += errors
         drawn: list[list[float]] = [[start, *counts] for start, counts in sorted(series.items())]
-        return _red(since, until, length, drawn, rollups.added(found, self._pause))
+        return _red(since, until, length, drawn, self._added(found))
 
     def _route(self, since: int, until: int, name: str) -> dict[str, Any]:
         """Return the same of one route, with its durations over time."""
@@ -182,8 +187,8 @@ class Reader:
                     at.setdefault(row[0] // length * length, []).append(row)
         drawn: list[list[float]] = []
         for start, rows in sorted(at.items()):
-            drawn.append([start, *_numbers(rollups.added(rows, self._pause)[name])])
-        return _red(since, until, length, drawn, rollups.added(found, self._pause))
+            drawn += [[start, *_numbers(totals)] for totals in self._added(rows).values()]
+        return _red(since, until, length, drawn, self._added(found))
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the metrics of the newest sample of each process."""
@@ -212,7 +217,7 @@ class Reader:
                     continue
                 about = kept[-1][1]
                 apart = {"process": str(number)} if len(sources) > 1 else {}
-                series, others = samples.series_of(kept, self._pause)
+                series, others = samples.series_of(about, self._slices.over(kept))
                 left_out += others
                 for labels, points in series:
                     inside = [point for point in points if point[0] >= since]
@@ -227,10 +232,12 @@ class Reader:
     # --- how ---
 
     def _samples_of(self, name: str, source: _Source, values: Sequence[object]) -> Iterator[tuple[int, list[Any]]]:
-        for moment, found in _samples(source, _SAMPLES, values):
+        for moment, found in self._slices.over(_samples(source, _SAMPLES, values)):
             if name in found:
                 yield moment, found[name]
-            self._pause()
+
+    def _added(self, rows: list[Row]) -> dict[str, RouteTotals]:
+        return dict(self._slices.over(rollups.added(rows)))
 
     def _search(
         self, kind: str, period: Period, seconds: float, look: Callable[[_Source, int], Iterator[dict[str, Any]]]
@@ -246,13 +253,12 @@ class Reader:
                 *([(-end, -start, number, source) for end, start, number in rows] for source, rows in listed),
                 key=lambda each: each[0],
             )
-            for end, start, number, source in queue:
+            for end, start, number, source in self._slices.over(queue):
                 # One block is looked through in any case, so that the next question goes on.
                 if answer.looked and (len(answer.found) >= period.limit or self._monotonic() > until):
                     answer.cursor = -end
                     break
                 answer.looked += 1
-                self._pause()
                 if -start <= period.until:
                     answer.found += guard.call("store.read", lambda s=source, n=number: list(look(s, n)), default=())
         answer.found.sort(key=lambda found: found.get("start") or found.get("timestamp") or 0, reverse=True)

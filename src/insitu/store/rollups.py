@@ -82,18 +82,15 @@ class Rollups:
         return list(self._open.values())
 
 
-def added(rows: Iterable[Row], pause: Callable[[], object] = bool) -> dict[str, RouteTotals]:
-    """Return the totals of each route, of all processes; it pauses between two. What is damaged costs its own route."""
+def added(rows: Iterable[Row]) -> Iterator[tuple[str, RouteTotals]]:
+    """Yield each route's name and totals, of all processes. What is damaged costs its own route."""
     grouped: dict[str, list[Row]] = {}
     for row in rows:
         grouped.setdefault(row[1], []).append(row)
-    totals: dict[str, RouteTotals] = {}
     for name, each in grouped.items():
         total = guard.call("store.read", _total, each)
         if total is not None:
-            totals[name] = total
-        pause()
-    return totals
+            yield name, total
 
 
 def _total(rows: list[Row]) -> RouteTotals:

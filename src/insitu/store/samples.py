@@ -15,7 +15,7 @@ from insitu.core import documents, guard
 from insitu.store.rollups import LENGTHS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from insitu.core.records import Family, Point
 
@@ -76,19 +76,20 @@ def decoded(data: bytes) -> dict[str, list[Any]]:
 
 
 def series_of(
-    samples: Sequence[tuple[int, list[Any]]], pause: Callable[[], object] = bool
+    newest: list[Any], samples: Iterable[tuple[int, list[Any]]]
 ) -> tuple[list[tuple[dict[str, str], list[list[float]]]], int]:
     """Return (labels, points) of one metric's series, as `core.questions` shows them, and how many were left out.
 
     Those that are largest in the newest sample are shown.
 
     Args:
-        samples: (time, [kind, unit, help, series]) of one process, in order; at least one.
-        pause: called between two of them.
+        newest: [kind, unit, help, series] of the last sample.
+        samples: (time, the same) of one process, in order. What is no number in one is left out.
 
     """
-    kind, _, _, newest = samples[-1][1]
-    largest = heapq.nlargest(MOST_SHOWN, newest, key=lambda each: each[1])
+    kind, _, _, now = newest
+    numbers = (each for each in now if None not in each)
+    largest = heapq.nlargest(MOST_SHOWN, numbers, key=lambda each: each[1])
     found: dict[Any, tuple[dict[str, str], list[list[float]]]] = {_key(each[0]): (each[0], []) for each in largest}
     others: set[Any] = set()
     for time, (_, _, _, series) in samples:
@@ -99,8 +100,8 @@ def series_of(
                     others.add(key)
                     continue
                 found[key] = labels, []
-            found[key][1].append([time, *values])
-        pause()
+            if None not in values:
+                found[key][1].append([time, *values])
     rate = kind not in ("gauge", "updown")
     return [(labels, list(_rates(totals)) if rate else totals) for labels, totals in found.values()], len(others)
 
