@@ -264,9 +264,11 @@ class Histogram:
         new._shift, new.offset = shift, low >> shift
         new.counts = into = [0] * ((high >> shift) - new.offset + 1)
         for each, counts in read:
-            down, first, offset = shift - each._shift, each.offset, new.offset
-            for slot in _filled(counts):
-                into[(first + slot >> down) - offset] += counts[slot]
+            down = shift - each._shift
+            first = each.offset - (new.offset << down)
+            for begin, run in _filled(counts):
+                for slot, number in enumerate(run, first + begin):
+                    into[slot >> down] += number
         return new
 
     @classmethod
@@ -304,11 +306,11 @@ def _numbers(data: bytes) -> bytes | list[int]:
     return numbers
 
 
-def _filled(counts: bytes | list[int]) -> Iterable[int]:
-    """Yield the slots that are not zero; most are, where there are few records."""
+def _filled(counts: bytes | list[int]) -> Iterable[tuple[int, bytes | list[int]]]:
+    """Return runs with where they begin, which hold all that is not zero: little, where there are few records."""
     if isinstance(counts, bytes):
-        return (slot for run in _RUNS.finditer(counts) for slot in range(*run.span()))
-    return (slot for slot, number in enumerate(counts) if number)
+        return [(run.start(), run[0]) for run in _RUNS.finditer(counts)]
+    return ((0, counts),)
 
 
 def _halved(offset: int, counts: list[int], times: int) -> tuple[int, list[int]]:
