@@ -123,6 +123,15 @@ def test_from_the_overview_to_the_slow_route_to_its_trace_to_the_line_that_says_
     expect(page.locator(".details")).to_contain_text("sqlite")
 
 
+def test_requests_that_no_route_answers_say_so(kept, address, page):
+    kept.requests("GET", 0.001, 5)
+    kept.requests(QUICK, 0.001, 6)
+    page.goto(address())
+    rows = page.locator(".routes tbody tr")
+    expect(rows.last).to_contain_text("no such route")
+    expect(rows.first).not_to_contain_text("no such route")
+
+
 def test_a_dot_of_the_chart_opens_its_trace(kept, address, page):
     trace, said = a_slow_search(kept)
     kept.put(trace, said)

@@ -91,7 +91,7 @@ function Routes({ routes, range }) {
     <thead><tr>${COLUMNS.map(([key, name]) => html`<th key=${key} class=${key} aria-sort=${by === key ? "descending" : undefined}><button onClick=${() => sortBy(key)}>${name}</button></th>`)}</tr></thead>
     <tbody>${sorted.map((route) => html`
       <tr key=${route.name}>
-        <td class="name"><a href=${href("traces", { name: route.name, sort: "slowest", range })}>${route.name}</a></td>
+        <td class="name"><a href=${href("traces", { name: route.name, sort: "slowest", range })}>${route.name}</a>${route.name.includes(" ") ? "" : html` <span class="muted">no such route</span>`}</td>
         <td title=${`${count(route.count)} requests`}>${rate(route.rate)}</td>
         <td class=${route.errors ? "bad" : "muted"}>${percent(route.errors / route.count)}</td>
         <td>${duration(route.p50)}</td>
