@@ -42,10 +42,15 @@ def test_traces_come_back_as_they_went_in(given_traces):
 @given(st.lists(st.tuples(VALUES, MOMENTS, st.integers(1, 24), TEXTS, ATTRIBUTES), min_size=1, max_size=8))
 def test_log_records_come_back_as_they_went_in(records):
     filling = LogBlock()
-    for body, at, severity, logger, fields in records:
-        filling.add(a_log(body, at=at, severity=severity, logger=logger, fields=fields))
+    made = [
+        a_log(body, at=at, severity=severity, logger=logger, fields=fields)
+        for body, at, severity, logger, fields in records
+    ]
+    filling.extend(made[:3])
+    for each in made[3:]:
+        filling.extend([each])
     block = filling.block()
-    read = zip(blocks.log_entries(block.hot), blocks.lines_of(block.rest), records, strict=True)
+    read = zip(blocks.log_entries(block.hot), blocks.logs_of(block.rest), records, strict=True)
     for entry, line, (body, at, severity, logger, fields) in read:
         assert (entry.timestamp, entry.severity, entry.logger) == (at, severity, logger)
         assert blocks.log_of(line) | {} == {
@@ -66,7 +71,13 @@ def test_an_id_is_found_only_where_an_entry_begins():
 @given(st.binary(max_size=200))
 def test_what_is_no_block_is_malformed_and_nothing_else(data):
     hot = (lambda: list(blocks.trace_entries(data)), lambda: list(blocks.log_entries(data)))
-    for read in (*hot, lambda: blocks.lines_of(data), lambda: blocks.spans_of(data), lambda: blocks.log_of(data)):
+    for read in (
+        *hot,
+        lambda: blocks.lines_of(data),
+        lambda: blocks.spans_of(data),
+        lambda: blocks.logs_of(data),
+        lambda: blocks.log_of(data),
+    ):
         try:
             read()
         except Malformed:

@@ -59,6 +59,11 @@ def test_only_what_is_kept_is_stored(store):
     assert (store.names(), store.bodies()) == (["kept"], ["said"])
 
 
+def test_a_log_record_that_cannot_be_stored_is_lost_alone(store):
+    store.put(a_log("before"), a_log("beyond every clock", at=1 << 70), a_log("behind"))
+    assert sorted(store.bodies()) == ["before", "behind"]
+
+
 def test_the_newest_comes_first_across_blocks_and_a_period_cuts(store):
     for number in range(5):
         store.put(a_trace(name=f"n{number}", at=START + number * SECOND))

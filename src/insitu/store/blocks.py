@@ -4,7 +4,7 @@ A block has three parts, read in this order and only as far as a question needs:
 
     ids    16 bytes an entry: the trace id, big-endian; zeros where there is none
     hot    what searches ask first, in rows of fixed width behind a table of the texts that they refer to
-    rest   one line of JSON an entry, compressed together
+    rest   JSON, compressed together: of traces one line an entry, of log records one array of all
 
 An entry of a trace block is what one process saw of a trace at once: its local root and all below it, or a part that
 came earlier or later, which only shows when the trace is read whole.
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from insitu.core.records import Attributes, SpanRecord
 
 ID_BYTES: Final = 16
+_NO_ID: Final = bytes(ID_BYTES)
 _LEVEL: Final = 1
 """Of zlib: 6 makes blocks a tenth smaller and takes three times as long."""
 _ERROR_SEVERITY: Final = 17
@@ -113,28 +114,30 @@ class _Filling:
     """
 
     def __init__(self) -> None:
-        self.start, self.end, self.size = 0, 0, 0
+        self.start, self.end, self.size, self.entries = 0, 0, 0, 0
         self._texts = _Texts()
         self._ids: list[bytes] = []
         self._rows: list[bytes] = []
-        self._lines: list[bytes] = []
+        self._rest: list[bytes] = []
 
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def _keep(self, ident: int, start: int, end: int, row: bytes, line: bytes) -> None:
-        self.start = min(self.start, start) if self._ids else start
+    def _keep(self, entries: int, start: int, end: int, *, ids: bytes, rows: bytes, rest: bytes) -> None:
+        self.start = min(self.start, start) if self.entries else start
         self.end = max(self.end, end)
-        self._ids.append((ident & (1 << 128) - 1).to_bytes(ID_BYTES, "big"))
-        self._rows.append(row)
-        self._lines.append(line)
-        self.size += len(row) + len(line)
+        self.entries += entries
+        self.size += len(rows) + len(rest)
+        self._ids.append(ids)
+        self._rows.append(rows)
+        self._rest.append(rest)
+
+    def _joined(self) -> bytes:
+        """Return the rest, before it is compressed."""
+        return b"\n".join(self._rest)
 
     def block(self) -> Block:
         """Return the block as it stands."""
         hot = self._texts.data() + b"".join(self._rows)
-        rest = zlib.compress(b"\n".join(self._lines), _LEVEL)
-        return Block(self.start, self.end, len(self._ids), b"".join(self._ids), hot, rest)
+        rest = zlib.compress(self._joined(), _LEVEL)
+        return Block(self.start, self.end, self.entries, b"".join(self._ids), hot, rest)
 
 
 class TraceBlock(_Filling):
@@ -156,20 +159,34 @@ class TraceBlock(_Filling):
             root.local_root,
         )
         line = documents.dumps([trace.state, [_span(span) for span in trace.spans]])
-        self._keep(trace.trace_id, min(span.start_time for span in trace.spans), root.end_time, row, line)
+        start = min(span.start_time for span in trace.spans)
+        self._keep(1, start, root.end_time, ids=_ident(trace.trace_id), rows=row, rest=line)
 
 
 class LogBlock(_Filling):
     """A block of log records that is being filled; an error without a trace is a record as well."""
 
-    def add(self, record: LogRecord | ErrorRecord) -> None:
-        """Add a record, clean already."""
-        if isinstance(record, ErrorRecord):
-            record = _as_log(record)
-        row = _LOG.pack(record.timestamp, record.severity, self._texts.number(record.logger))
-        error = format_error(record.error) if record.error is not None else ""
-        line = documents.dumps([record.level, record.body, record.fields(), record.span_id, error, record.event_name])
-        self._keep(record.trace_id, record.timestamp, record.timestamp, row, line)
+    def extend(self, records: Sequence[LogRecord | ErrorRecord]) -> None:
+        """Add records, clean already; all of them, or none where one cannot be encoded."""
+        logs = [_as_log(record) if isinstance(record, ErrorRecord) else record for record in records]
+        number, pack = self._texts.number, _LOG.pack
+        rows = [pack(each.timestamp, each.severity, number(each.logger)) for each in logs]
+        ids = [_ident(each.trace_id) if each.trace_id else _NO_ID for each in logs]
+        rest = documents.dumps([_log(each) for each in logs])[1:-1]
+        times = [each.timestamp for each in logs]
+        self._keep(len(logs), min(times), max(times), ids=b"".join(ids), rows=b"".join(rows), rest=rest)
+
+    def _joined(self) -> bytes:
+        return b"[" + b",".join(self._rest) + b"]"
+
+
+def _ident(trace_id: int) -> bytes:
+    return (trace_id & (1 << 128) - 1).to_bytes(ID_BYTES, "big")
+
+
+def _log(record: LogRecord) -> list[Any]:
+    error = format_error(record.error) if record.error is not None else ""
+    return [record.level, record.body, record.fields(), record.span_id, error, record.event_name]
 
 
 def _as_log(error: ErrorRecord) -> LogRecord:
@@ -251,9 +268,21 @@ def log_entries(hot: bytes) -> Iterator[LogEntry]:
 
 
 def lines_of(rest: bytes) -> list[bytes]:
-    """Return the lines of a block's entries; Malformed."""
+    """Return the lines of a trace block's entries; Malformed."""
+    return _decompressed(rest).split(b"\n")
+
+
+def logs_of(rest: bytes) -> list[Any]:
+    """Return what `log_of` shows of each entry of a log block; Malformed."""
     try:
-        return zlib.decompress(rest).split(b"\n")
+        return list(documents.loads(_decompressed(rest)))
+    except (ValueError, TypeError) as error:
+        raise Malformed(str(error)) from error
+
+
+def _decompressed(rest: bytes) -> bytes:
+    try:
+        return zlib.decompress(rest)
     except zlib.error as error:
         raise Malformed(str(error)) from error
 
@@ -291,10 +320,10 @@ def _shown_span(names: Sequence[str], span: list[Any]) -> dict[str, Any]:
     return shown
 
 
-def log_of(line: bytes) -> dict[str, Any]:
-    """Return a log block's line as a document of the API; Malformed."""
+def log_of(kept: Any) -> dict[str, Any]:
+    """Return an entry of a log block as a document of the API; Malformed."""
     try:
-        level, body, fields, span_id, error, event = documents.loads(line)
+        level, body, fields, span_id, error, event = kept
         shown = {"level": level, "body": body, "attributes": fields, "span_id": f"{span_id:016x}" if span_id else None}
         return {**shown, "exception": error or None, "event": event or None}
     except (ValueError, TypeError) as error:

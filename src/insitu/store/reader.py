@@ -130,9 +130,9 @@ class Reader:
             ]
             if not fits:
                 return
-            lines = blocks.lines_of(source.one(_REST, number))
+            kept = blocks.logs_of(source.one(_REST, number))
             for at, entry in fits:
-                shown = _log(ids, at, entry, lines[at])
+                shown = _log(ids, at, entry, kept[at])
                 if not text or text in _searched(shown):
                     yield shown
 
@@ -419,9 +419,9 @@ def _trace(ids: bytes, at: int, entry: TraceEntry) -> dict[str, Any]:
     return {"trace_id": _id(ids, at), **shown}
 
 
-def _log(ids: bytes, at: int, entry: LogEntry, line: bytes) -> dict[str, Any]:
+def _log(ids: bytes, at: int, entry: LogEntry, kept: Any) -> dict[str, Any]:
     trace_id = _id(ids, at)
-    return {**entry._asdict(), **blocks.log_of(line), "trace_id": trace_id if int(trace_id, 16) else None}
+    return {**entry._asdict(), **blocks.log_of(kept), "trace_id": trace_id if int(trace_id, 16) else None}
 
 
 def _searched(shown: dict[str, Any]) -> str:

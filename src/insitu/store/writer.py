@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from insitu.analysis.keeping import Tally
     from insitu.core.clock import Clock
-    from insitu.core.records import Interval, Record
+    from insitu.core.records import ErrorRecord, Interval, LogRecord, Record
     from insitu.store.samples import Sample
 
 BYTES: Final = 256 * 1024 * 1024
@@ -114,17 +114,24 @@ class Writer:
             self._accept(records)
 
     def _accept(self, records: Sequence[Record]) -> None:
+        logs: list[LogRecord | ErrorRecord] = []
         for record in records:
-            if type(record) is LocalTrace:
-                if record.kept == UNDECIDED:
-                    self._hold(record)
-                elif record.kept:
-                    guard.call("store.encode", self._keep, record)
-            else:
-                guard.call("store.encode", self._logs.add, record)
+            if type(record) is not LocalTrace:
+                logs.append(record)  # type: ignore[arg-type] # there are three kinds
+            elif record.kept == UNDECIDED:
+                self._hold(record)
+            elif record.kept:
+                guard.call("store.encode", self._keep, record)
+        if logs and not guard.attempt(self._all_logs, logs):
+            for each in logs:  # one of them cannot be encoded, and is lost alone
+                guard.call("store.encode", self._logs.extend, (each,))
         self._fill(BLOCK_BYTES)
         if len(self._full) > _MOST_WAITING:
             self._lose("backlog", [self._full.pop(0)])
+
+    def _all_logs(self, logs: Sequence[LogRecord | ErrorRecord]) -> bool:
+        self._logs.extend(logs)
+        return True
 
     def _fill(self, least: int) -> None:
         """Close the blocks that hold more than `least` bytes."""
