@@ -17,7 +17,7 @@ import zlib
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from insitu.core import documents
-from insitu.core.records import Error, ErrorRecord, LocalTrace, LogRecord
+from insitu.core.records import Error, ErrorRecord, LocalTrace, LogRecord, place_attributes
 from insitu.core.stacktrace import format_error
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _ident(trace_id: int) -> bytes:
 
 def _log(record: LogRecord) -> list[Any]:
     error = format_error(record.error) if record.error is not None else ""
-    return [record.level, record.body, record.fields(), record.span_id, error, record.event_name]
+    return [record.level, record.body, record.attributes, record.place, record.span_id, error, record.event_name]
 
 
 def _as_log(error: ErrorRecord) -> LogRecord:
@@ -323,7 +323,8 @@ def _shown_span(names: Sequence[str], span: list[Any]) -> dict[str, Any]:
 def log_of(kept: Any) -> dict[str, Any]:
     """Return an entry of a log block as a document of the API; Malformed."""
     try:
-        level, body, fields, span_id, error, event = kept
+        level, body, fields, place, span_id, error, event = kept
+        fields = {**(place_attributes(tuple(place)) if place else {}), **(fields or {})}
         shown = {"level": level, "body": body, "attributes": fields, "span_id": f"{span_id:016x}" if span_id else None}
         return {**shown, "exception": error or None, "event": event or None}
     except (ValueError, TypeError) as error:
