@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,17 +32,19 @@ class Plan(NamedTuple):
 
     Attributes:
         processes: how often each contender is started anew: where its memory happens to lie is worth some percent.
-        rounds: alternated rounds of each process.
+        rounds: least alternated rounds of each process.
         effort: size of a round; 1.0 is a full one.
+        seconds: more rounds follow until so long: where threads work together, few short ones hit a quiet moment.
 
     """
 
     processes: int = 3
     rounds: int = 5
     effort: float = 1.0
+    seconds: float = 0.0
 
 
-FULL = Plan()
+FULL = Plan(seconds=10.0)
 ONCE = Plan(processes=1, rounds=1)
 QUICK = Plan(processes=1, rounds=2, effort=0.02)
 
@@ -118,7 +121,7 @@ def measure(names: Sequence[str], plan: Plan) -> tuple[dict[str, float], dict[st
 
 
 def _alternate(names: Sequence[str], plan: Plan, figures: dict[str, float], failures: dict[str, str]) -> None:
-    """Start the contenders and measure them in turns, `plan.rounds` times; what fails once takes no further turn."""
+    """Start the contenders and measure them in turns, as the plan says; what fails once takes no further turn."""
     environ = environment()
     alive = [Contender(name, environ) for name in names]
     started = list(alive)
@@ -126,7 +129,10 @@ def _alternate(names: Sequence[str], plan: Plan, figures: dict[str, float], fail
         alive = [each for each in alive if _works(each, each.ready, failures)]
         if plan.rounds > 1:  # a contender that is measured once brings no caches to warm
             alive = [each for each in alive if _works(each, partial(each.round, plan.effort / 5), failures)]
-        for _ in range(plan.rounds):
+        begun = time.monotonic()
+        turns = 0
+        while alive and (turns < plan.rounds or time.monotonic() - begun < plan.seconds):
+            turns += 1
             alive = [each for each in alive if _works(each, partial(_turn, each, plan.effort, figures), failures)]
     finally:
         for each in started:

@@ -234,7 +234,7 @@ ROWS: Final = (
         "stdlib logging captured, JSON out: what that adds",
         Cost("records:insitu_stdlib", "records:stdlib"),
         Cost("records:json_logger"),
-        _share(2),
+        _share(1.5),
         Limit(plus=1.5),
     ),
     Row(
