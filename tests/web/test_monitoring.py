@@ -132,6 +132,7 @@ def test_the_overview_says_what_runs_and_how_it_is():
         "service": "shop",
         "version": "1.0",
         "pid": 7,
+        "streams": False,
         "live": {
             "uptime": 60.0,
             "requests": 8,
@@ -263,3 +264,14 @@ def test_a_browser_asks_for_the_token_where_there_is_one(monitoring):
 
     assert challenge("s3cret") == 'Bearer, Basic realm="insitu"'
     assert challenge(None) == "Bearer"
+
+
+def test_new_log_records_are_streamed_where_the_server_can(monitoring, reader):
+    path = f"{PREFIX}logs/streams"
+    assert get(monitoring, path).status == 503
+    response = monitoring.answer(Request("GET", path, {}, "127.0.0.1", "level=error&logger=shop", streams=True))
+    assert response.content_type == "text/event-stream"
+    next(response.events)
+    assert reader.asked == (LogSearch(17, "shop"), Period(NOW - 5 * 10**9))
+    wrong = monitoring.answer(Request("GET", path, {}, "127.0.0.1", "since=1h", streams=True))
+    assert wrong.status == 400

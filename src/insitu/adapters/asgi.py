@@ -7,11 +7,11 @@ Pure ASGI: the state of a request is in what `begin` returned, never on the midd
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from insitu.adapters.asgi_answers import Answers, Message, Receive, Scope, Send
 from insitu.core import context, guard
-from insitu.web.messages import Request, Response
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from insitu.signals.requests import Requests, ServerSpan
     from insitu.web.api import Api
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _OVER: Final = frozenset(("lifespan.shutdown.complete", "lifespan.shutdown.failed", "lifespan.startup.failed"))
@@ -62,7 +58,7 @@ class Middleware:
         self.app = app
         self._requests = requests
         self._api = api
-        self._read = read
+        self._answers = Answers(api, read)
         self._flush = flush
         self._loop_started = loop_started
         self._header = header
@@ -170,7 +166,7 @@ class Middleware:
         if owned is True:
             return False
         if owned is False or not await self._answered_by_host(scope, receive, send):
-            await self._answer(scope, send)
+            await self._answers.send(scope, receive, send)
         return True
 
     async def _answered_by_host(self, scope: Scope, receive: Receive, send: Send) -> bool:
@@ -186,14 +182,3 @@ class Middleware:
 
         await self._hidden(dict(scope), receive, watch)
         return not missing
-
-    async def _answer(self, scope: Scope, send: Send) -> None:
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        client = scope.get("client")
-        peer, query = client[0] if client else None, scope.get("query_string", b"").decode("latin-1")
-        request = Request(scope["method"], scope["path"], headers, peer, query)
-        response: Response = await asyncio.wrap_future(self._read(lambda: self._api.handle(request)))
-        sent = [(b"content-type", response.content_type.encode()), (b"content-length", b"%d" % len(response.body))]
-        sent += [(name.encode(), value.encode()) for name, value in response.headers.items()]
-        await send({"type": "http.response.start", "status": response.status, "headers": sent})
-        await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else response.body})

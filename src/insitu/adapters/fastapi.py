@@ -14,6 +14,8 @@ from insitu.core import guard
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from insitu.adapters.asgi_answers import Scope
+
 _OFF: Final = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
 _MOUNTS: Final = 512
 _NOTHING: Final[dict[str, Any]] = {}
@@ -25,7 +27,7 @@ class Middleware(asgi.Middleware):
     starlette: Any
     _mounts: dict[str, Mount]
 
-    def route(self, scope: asgi.Scope) -> str:
+    def route(self, scope: Scope) -> str:
         """Return the template of the route that matched, with the templates of the mounts above it."""
         route = scope.get("route")
         # The route of an included router knows its own path only; FastAPI's context of the inclusion knows the whole.
@@ -54,7 +56,7 @@ class Middleware(asgi.Middleware):
                 self._mounts[matched] = found
         return found
 
-    def owns(self, scope: asgi.Scope) -> bool | None:
+    def owns(self, scope: Scope) -> bool | None:
         """Whether a route of the application is meant for this very path; a catch-all is not."""
         path = scope["path"]
         for route in leaves(self.starlette.routes):

@@ -8,31 +8,44 @@ from typing import TYPE_CHECKING, Any, Final
 from insitu.core import documents
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
+EVENTS: Final = "text/event-stream"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What an adapter knows of a request to one of our paths; header names are in lower case."""
+    """What an adapter knows of a request to one of our paths; header names are in lower case.
+
+    Attributes:
+        streams: whether the adapter can send what comes bit by bit, and meanwhile serve others.
+
+    """
 
     method: str
     path: str
     headers: Mapping[str, str]
     peer: str | None
     query: str = ""
+    streams: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What an adapter sends."""
+    """What an adapter sends.
+
+    Attributes:
+        events: what follows the body, a second apart, each taken from it where requests are answered; None: nothing.
+
+    """
 
     status: int
     body: bytes
     content_type: str = TEXT
     headers: Mapping[str, str] = field(default_factory=dict)
+    events: Iterator[bytes] | None = None
 
 
 def document(content: Any) -> Response:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote
 
+from insitu.core.questions import Period
 from insitu.web import parameters
 from insitu.web.messages import Response, document, problem
 from insitu.web.overview import overview
 from insitu.web.parameters import BadParameter, Parameter
+from insitu.web.streams import Streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -67,6 +69,7 @@ class Monitoring:
         self._pages = pages
         self._about = about
         self._live = live
+        self._streams = Streams(now)
         self.home, self.prefix = home, f"{home}/"
         self.endpoints = (
             Endpoint("overview", "The service, how it is now, and what insitu costs it.", (), self._overview),
@@ -79,6 +82,12 @@ class Monitoring:
             Endpoint("traces", "Kept traces, the newest first.", parameters.TRACES, self._traces),
             Endpoint("traces/{trace_id}", "A trace with its spans and log records.", (), self._trace),
             Endpoint("logs", "Log records, the newest first.", parameters.LOGS, self._logs),
+            Endpoint(
+                "logs/streams",
+                "Log records as they come: server-sent events for five seconds, then ask again.",
+                parameters.NEW_LOGS,
+                self._new_logs,
+            ),
             Endpoint("metrics", "Every metric, with its unit and meaning.", (), self._metrics),
             Endpoint("metrics/{name}", "A metric's series; of the last 15 minutes.", parameters.METRIC, self._metric),
             Endpoint("openapi.json", "This document.", (), self._openapi),
@@ -92,16 +101,18 @@ class Monitoring:
         name = request.path.removeprefix(self.prefix)
         if not name or name.startswith(_ASSETS):
             return self._pages.answer(name.removeprefix(_ASSETS), request.headers.get("if-none-match", ""))
-        return self._document(name, request.query)
+        return self._found(name, request)
 
-    def _document(self, name: str, query: str) -> Response:
+    def _found(self, name: str, request: Request) -> Response:
         endpoint, rest = self._endpoint(name)
         if endpoint is None:
             listed = ", ".join(self.prefix + each.path for each in self.endpoints)
             return problem(404, f"there is no {name[:200]}; there are {listed}")
         now = self._now()
         try:
-            return document(endpoint.answer({"now": now, **parameters.read(query, endpoint.parameters, now)}, rest))
+            asked = parameters.read(request.query, endpoint.parameters, now)
+            found = endpoint.answer({"request": request, "now": now, **asked}, rest)
+            return found if isinstance(found, Response) else document(found)
         except BadParameter as error:
             return problem(400, str(error))
         except Missing as error:
@@ -109,12 +120,12 @@ class Monitoring:
 
     def _endpoint(self, name: str) -> tuple[Endpoint | None, str]:
         head, slash, rest = name.partition("/")
-        wanted = head + slash
-        found = (each for each in self.endpoints if each.path.partition("{")[0] == wanted)
+        found = (each for each in self.endpoints if each.path.partition("{")[0] in (name, head + slash))
         return next(found, None), rest
 
     def _overview(self, given: Mapping[str, Any], _: str) -> Any:
-        return overview(self._about, given["now"], self._live() if self._live is not None else None)
+        told = overview(self._about, given["now"], self._live() if self._live is not None else None)
+        return {**told, "streams": given["request"].streams}
 
     @staticmethod
     def _span(given: Mapping[str, Any]) -> tuple[int, int]:
@@ -141,6 +152,10 @@ class Monitoring:
 
     def _logs(self, given: Mapping[str, Any], _: str) -> Any:
         return _shown("logs", self._reader.logs(parameters.log_search(given), parameters.period(given)))
+
+    def _new_logs(self, given: Mapping[str, Any], _: str) -> Response:
+        search = parameters.log_search(given)
+        return self._streams.opened("logs", lambda since: self._reader.logs(search, Period(since)), given["request"])
 
     def _trace(self, _: Mapping[str, Any], named: str) -> Any:
         try:

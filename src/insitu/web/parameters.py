@@ -118,13 +118,13 @@ TRACES: Final = (
 )
 ROUTES: Final = (Parameter("name", "of one route alone, then with its durations over time", _text), *_PERIOD[:2])
 METRIC: Final = _PERIOD[:2]
-LOGS: Final = (
+NEW_LOGS: Final = (
     Parameter("level", "this level or a higher one", _level, choices=tuple(LEVELS)),
     Parameter("logger", "its whole name", _text),
     Parameter("text", "stands anywhere in the record, in any case", _text),
     Parameter("trace_id", "belongs to this trace", trace_id),
-    *_PERIOD,
 )
+LOGS: Final = (*NEW_LOGS, *_PERIOD)
 
 
 def read(query: str, known: Sequence[Parameter], now: int) -> dict[str, Any]:

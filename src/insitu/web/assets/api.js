@@ -2,14 +2,20 @@
 
 import { useEffect, useRef, useState } from "./vendor/preact-htm.js";
 
+const MOST_NEWS = 500;
+
 /** Ask for one document below /monitoring/; throws an Error that can be shown. */
 export async function ask(path, parameters = {}, signal = undefined) {
-  const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== null && value !== "");
-  const query = new URLSearchParams(given).toString();
-  const answer = await fetch(query ? `${path}?${query}` : path, { signal, headers: { accept: "application/json" } });
+  const answer = await fetch(addressOf(path, parameters), { signal, headers: { accept: "application/json" } });
   const document = await answer.json().catch(() => ({ detail: `the server answered ${answer.status}` }));
   if (!answer.ok) throw new Error(document.detail);
   return document;
+}
+
+function addressOf(path, parameters) {
+  const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== null && value !== "");
+  const query = new URLSearchParams(given).toString();
+  return query ? `${path}?${query}` : path;
 }
 
 /**
@@ -45,5 +51,40 @@ export function useAnswer(path, parameters = {}, seconds = 0) {
       clearTimeout(timer);
     };
   }, [key, seconds]);
+  return state;
+}
+
+/**
+ * Return {news, partial, open} of a stream: what the server told since the question was put, the newest first.
+ *
+ * It is listened to while the page is in front. Where no stream can be had, `open` stays false: then ask again and again.
+ */
+export function useStream(path, parameters, name, wanted) {
+  const nothing = { news: [], partial: false, open: false };
+  const [state, setState] = useState(nothing);
+  const key = path + JSON.stringify(parameters);
+  useEffect(() => {
+    setState(nothing);
+    if (!wanted) return undefined;
+    let source = null;
+    const listen = () => {
+      source?.close();
+      source = document.hidden ? null : new EventSource(addressOf(path, parameters));
+      if (!source) return;
+      source.onopen = () => setState((before) => ({ ...before, open: true }));
+      // A stream that ended begins again by itself; one that was refused does not.
+      source.onerror = () => source.readyState === EventSource.CLOSED && setState((before) => ({ ...before, open: false }));
+      source.onmessage = (event) => {
+        const told = JSON.parse(event.data);
+        setState((before) => ({ news: [...told[name], ...before.news].slice(0, MOST_NEWS), partial: told.partial, open: true }));
+      };
+    };
+    listen();
+    document.addEventListener("visibilitychange", listen);
+    return () => {
+      source?.close();
+      document.removeEventListener("visibilitychange", listen);
+    };
+  }, [key, wanted]);
   return state;
 }

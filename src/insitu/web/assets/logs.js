@@ -1,7 +1,7 @@
 // Log records: searched by level, logger and text, and followed as they come.
 
 import { html, useEffect, useState } from "./vendor/preact-htm.js";
-import { ask, useAnswer } from "./api.js";
+import { ask, useAnswer, useStream } from "./api.js";
 import { count, moment, text } from "./format.js";
 import { Field } from "./field.js";
 import { href } from "./place.js";
@@ -10,10 +10,13 @@ import { Fields } from "./trace.js";
 const LEVELS = ["", "debug", "info", "warning", "error", "critical"];
 const ASKED = ["level", "logger", "text", "trace_id"];
 
-export function Logs({ here, range, live }) {
+export function Logs({ here, range, live, about }) {
   const given = here.parameters;
-  const question = { since: range, limit: 200, ...Object.fromEntries(ASKED.map((name) => [name, given[name]])) };
-  const { data, error } = useAnswer("logs", question, live ? 2 : 0);
+  const which = Object.fromEntries(ASKED.map((name) => [name, given[name]]));
+  const question = { since: range, limit: 200, ...which };
+  const stream = useStream("logs/streams", which, "logs", live && Boolean(about.streams));
+  // What the stream may have missed, behind a sleeping page or a late process, comes with the next look.
+  const { data, error } = useAnswer("logs", question, live ? (stream.open ? 15 : 2) : 0);
   const [more, setMore] = useState({ logs: [], cursor: null });
   const [open, setOpen] = useState(null);
   const key = JSON.stringify(question);
@@ -24,7 +27,8 @@ export function Logs({ here, range, live }) {
     setMore({ logs: [...more.logs, ...next.logs], cursor: next.cursor });
   };
   const go = (changed) => (location.hash = href("logs", { ...given, ...changed }));
-  const logs = [...new Map([...(data?.logs ?? []), ...more.logs].map((log) => [idOf(log), log])).values()];
+  const known = new Map([...stream.news, ...(data?.logs ?? []), ...more.logs].map((log) => [idOf(log), log]));
+  const logs = [...known.values()].sort((one, other) => other.timestamp - one.timestamp);
   const field = (name, rest) => html`<${Field} name=${name} value=${given[name]} onChange=${(wanted) => go({ [name]: wanted })} ...${rest} />`;
   return html`
     <form class="search" role="search" onSubmit=${(event) => event.preventDefault()}>
@@ -36,7 +40,7 @@ export function Logs({ here, range, live }) {
     </form>
     ${error && html`<p class="problem" role="alert">${error}</p>`}
     <section>
-      <h2>${count(logs.length)} records <span class="muted">the newest first${live ? ", as they come" : ""}</span></h2>
+      <h2>${count(logs.length)} records <span class="muted">the newest first${live ? ", as they come" : ""}${stream.partial ? ", and more of them than can be shown" : ""}</span></h2>
       ${data && !logs.length && !cursor && html`<p class="empty">No record is like that in this time.</p>`}
       <ol class="records lines">${logs.map((log) => html`
         <li key=${idOf(log)} class=${severity(log)}>
