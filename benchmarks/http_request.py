@@ -42,7 +42,15 @@ def insitu_unsampled() -> timing.Round:
 
 
 def _ours() -> timing.Round:
-    return timing.whole(Driver(insitu.instrument(make())).run, REQUESTS, ours.flush)
+    measure = timing.whole(Driver(insitu.instrument(make())).run, REQUESTS, ours.flush)
+
+    def both(effort: float) -> dict[str, float]:
+        before = ours.ledger()
+        whole = measure(effort)
+        entered = ours.ledger() - before
+        return {"": whole, "ledger": entered * 1e6 / timing.scaled(REQUESTS, effort)}
+
+    return both
 
 
 def otel() -> timing.Round:

@@ -55,3 +55,8 @@ def flush() -> None:
     """Do all background work now; what was lost was not measured, so a loss is an error."""
     if not insitu.flush(timeout=60):
         raise RuntimeError("insitu lost records, or could not flush in time")
+
+
+def ledger() -> float:
+    """Return the CPU seconds that insitu says it has used."""
+    return sum(runtime.current().meter.seconds().values())

@@ -116,6 +116,7 @@ def _answer(name: str, what: str) -> Row:
 _PACE: Final = "pace:plain"
 _BARE, _UNCHECKED = "http_request:bare", "http_request:unchecked"
 _OTEL, _OTEL_OFF = "http_request:otel", "http_request:otel_unsampled"
+_WITHIN_A_QUARTER: Final = Limit(share=1.25)
 _OTEL_ERROR = Cost("failures:otel_capture", "failures:otel_raise")
 
 ROWS: Final = (
@@ -190,6 +191,20 @@ ROWS: Final = (
         Cost(_OTEL_OFF, _UNCHECKED),
         _share(10),
         _share(15),
+    ),
+    Row(
+        "request.ledger",
+        "what insitu's ledger says, to what it adds to bare",
+        Cost("http_request:insitu_default.ledger"),
+        Cost("http_request:insitu_default", _BARE),
+        _WITHIN_A_QUARTER,
+    ),
+    Row(
+        "request.outside",
+        "the same the other way round",
+        Cost("http_request:insitu_default", _BARE),
+        Cost("http_request:insitu_default.ledger"),
+        _WITHIN_A_QUARTER,
     ),
     Row("request.bare", "bare FastAPI request; without its telemetry check", Cost(_BARE), Cost(_UNCHECKED)),
     Row(

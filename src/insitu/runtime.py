@@ -160,9 +160,11 @@ class Runtime:
 
     def flush(self, timeout: float, *, hurry: bool = False) -> bool:
         """Hand on, store and send everything recorded so far. False when something was lost, or time ran out."""
+        began = self.clock.cpu()
         done = self.pipeline.flush(timeout, hurry=hurry)
         if self.store is not None:
             guard.call("store.write", self.store.write)
+        self.meter.add("flush", self.clock.cpu() - began)
         return done
 
     def instrument(self, app: T) -> T:

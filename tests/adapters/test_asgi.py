@@ -702,3 +702,21 @@ def test_nothing_of_a_request_is_kept_once_it_is_over(recorded):
     reference = asyncio.run(run())
     gc.collect()
     assert reference() is None
+
+
+# -- what it costs
+
+
+def test_the_ledger_holds_what_is_done_before_during_and_after_the_application_and_not_the_application():
+    clock = FakeClock(tick=1_000)
+    traceparent = (b"traceparent", b"00-" + b"a" * 31 + b"0-" + b"b" * 16 + b"-01")  # one of sixteen is timed
+
+    async def app(scope, receive, send):
+        clock.advance(1)
+        await answer(send)
+
+    with recording(clock=clock) as recorded:
+        asyncio.run(call(wrap(app), headers=[traceparent]))
+        spent = recorded.runtime.meter.seconds()["request"]
+    # The beginning, each of two messages and the end: at least one tick each.
+    assert 16 * 4e-6 <= spent < 16 * 100e-6

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from insitu.signals.requests import Requests, ServerSpan
+    from insitu.signals.tracing import TracerProvider
     from insitu.web.api import Api
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -78,16 +79,16 @@ class Middleware:
         if kind not in _SERVED or not requests.tracing.on or "insitu" in scope:
             await self._other(kind, scope, receive, send)
             return
+        began = requests.tracing.monotonic()
         # Nobody below, mounted or wrapped, may trace and measure the request again: neither we nor FastAPI itself.
         scope["insitu"] = scope["fastapi.telemetry"] = None
         path = scope["path"]
         if kind == "http" and self._api.owns(path) and await self._answered(scope, receive, send):
             return
-        if requests.exclude is not None and requests.exclude.fullmatch(path):
+        if requests.excluded(path):
             await self._hidden(scope, receive, send)
             return
-        pairs = scope["headers"]
-        headers = dict(pairs)
+        headers = dict(pairs := scope["headers"])
         called = b"traceparent" in headers or b"baggage" in headers or requests.propagator is not None
         above, outer = requests.arriving(pairs) if called else (None, None)
         raw = (
@@ -100,21 +101,28 @@ class Middleware:
             scope.get("client"),
             scope.get("server"),
         )
-        length = headers.get(b"content-length")
-        size = int(length) if length is not None and len(length) < _DIGITS and length.isdigit() else -1
+        length = headers.get(b"content-length", b"")
+        size = int(length) if length.isdigit() and len(length) < _DIGITS else -1
         span = requests.begin(scope["method"] if kind == "http" else "WS", raw, above, size)
         token = context.enter(span)
         if (request_id := headers.get(b"x-request-id")) is not None:
             context.bind({"request.id": request_id.decode("utf-8", "replace")[:128]})
+        watch = self._watch(span, scope, send)
+        if metered := span.trace.metered:
+            watch = _timed(watch, requests.tracing)
+            requests.tracing.hot(requests.tracing.monotonic() - began)
         try:
             with span:
-                await self.app(scope, receive, self._watch(span, scope, send))
+                await self.app(scope, receive, watch)
         finally:
+            began = requests.tracing.monotonic() if metered else 0
             if not span.end_time:
                 requests.finish(span, self.route(scope))
             context.leave(token)
             if outer is not None:
                 context.leave(outer)
+            if metered:
+                requests.tracing.hot(requests.tracing.monotonic() - began)
 
     def _watch(self, span: ServerSpan, scope: Scope, send: Send) -> Send:
         header = self._header
@@ -163,11 +171,9 @@ class Middleware:
     async def _answered(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Answer one of our own paths, unless the application has it: then False, and it is served like any other."""
         owned = guard.call("asgi.owns", self.owns, scope)
-        if owned is True:
-            return False
-        if owned is False or not await self._answered_by_host(scope, receive, send):
+        if owned is False or (owned is None and not await self._answered_by_host(scope, receive, send)):
             await self._answers.send(scope, receive, send)
-        return True
+        return owned is not True
 
     async def _answered_by_host(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Let the application answer; what it sends behind a 404 is swallowed."""
@@ -182,3 +188,15 @@ class Middleware:
 
         await self._hidden(dict(scope), receive, watch)
         return not missing
+
+
+def _timed(watch: Send, tracing: TracerProvider) -> Send:
+    """Enter into the ledger what `watch` takes until the message is on its way."""
+
+    def timed(message: Message) -> Awaitable[None]:
+        began = tracing.monotonic()
+        sending = watch(message)
+        tracing.hot(tracing.monotonic() - began)
+        return sending
+
+    return timed

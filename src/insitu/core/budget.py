@@ -6,6 +6,7 @@ the clock read around what we do in it, and the sum is scaled up.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -25,14 +26,15 @@ class Meter:
     """The ledger of one process: nanoseconds by part.
 
     Parts: `request` (the hot path, in the application's threads), `worker` (count, redact, encode), `sender`
-        (delivery), `reader` (scrapes and pages).
+        (delivery), `reader` (scrapes and pages), `flush` (the worker's part where the application asked for it).
     """
 
-    __slots__ = ("_clock", "_parts", "_started", "nanoseconds")
+    __slots__ = ("_clock", "_lock", "_parts", "_started", "nanoseconds")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._parts: dict[str, int] = {}
+        self._lock = threading.Lock()
         self.nanoseconds = 0
         self._started = clock.wall()
 
@@ -41,11 +43,9 @@ class Meter:
         self.nanoseconds += (elapsed if elapsed < PREEMPTED else PREEMPTED) * METERED
 
     def add(self, thread: str, elapsed: int) -> None:
-        """Add CPU nanoseconds of one of our own threads, named `part` or `part-something`.
-
-        Each thread has an entry of its own, so that no two write to one.
-        """
-        self._parts[thread] = self._parts.get(thread, 0) + elapsed
+        """Add CPU nanoseconds of one of our own threads, named `part` or `part-something`, or of a part elsewhere."""
+        with self._lock:
+            self._parts[thread] = self._parts.get(thread, 0) + elapsed
 
     def seconds(self) -> dict[str, float]:
         """Return CPU seconds by part."""
@@ -70,6 +70,7 @@ class Meter:
     def reset(self) -> None:
         """Forget everything: a forked child starts its own ledger."""
         self._parts.clear()
+        self._lock = threading.Lock()
         self.nanoseconds = 0
         self._started = self._clock.wall()
 

@@ -293,7 +293,6 @@ class Requests:
 
         """
         tracing = self.tracing
-        began = tracing.monotonic()
         method = kind if kind in self._methods or kind == "WS" else "_OTHER"
         if above is None:
             trace, added = tracing.begin(None, method, SERVER, None)
@@ -315,8 +314,6 @@ class Requests:
             span.set_attributes(added)
         if tracing.processors and trace.recording:
             tracing.started(span)
-        if trace.metered:
-            tracing.hot(tracing.monotonic() - began)
         return span
 
     def finish(self, span: ServerSpan, route: str) -> None:
@@ -347,8 +344,6 @@ class Requests:
             trace.spans.append(span)
             if tracing.on:
                 tracing.put(trace, trace.size())
-        if trace.metered:
-            tracing.hot(tracing.monotonic() - began)
 
     def _count_soon(self, span: ServerSpan) -> None:
         """Count an unsampled request: nothing of it goes any further, no queue, no worker."""
