@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -662,16 +663,18 @@ def run(script, endpoint="", exporters='("otlp",)', limit=60.0, options=()):
     if endpoint:
         environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
     code = PROLOGUE.replace("EXPORTERS", exporters) + textwrap.dedent(script) + "\nsay(ends=time.time())\n"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", *options, "-c", code],
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=limit,
-        check=False,
-    )
-    ended = time.time()
-    facts = {}
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", *options, "-c", code],
+            cwd=folder,  # the store is on, as it is by default
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            check=False,
+        )
+        ended = time.time()
+        facts = {"stored": sum(path.stat().st_size for path in Path(folder).rglob("*.db*")) / 1e6}
     for line in re.findall(r"^FACTS (.*)$", done.stdout, re.MULTILINE):
         facts |= json.loads(line)
     assert done.returncode == 0, done.stderr
@@ -793,7 +796,7 @@ def test_a_burst_reaches_a_healthy_collector_whole(collector):
 
 
 def test_a_million_spans_with_the_exporter_down_stay_in_their_bounds():
-    """FAULTS 12: at most 50 MB, and the drop counter is exact."""
+    """FAULTS 12: at most 50 MB, and the drop counter is exact; the store is on."""
     script = """
     make(1_000)
     before = rss()
@@ -816,6 +819,7 @@ def test_a_million_spans_with_the_exporter_down_stay_in_their_bounds():
     assert facts["produced"] == 1_001_000
     assert facts["sent"] + sum(facts["dropped"].values()) == 1_001_000
     assert facts["grown"] <= 50
+    assert 0 < facts["stored"] < 256
     assert facts["seconds"] <= 40
 
 
