@@ -12,6 +12,8 @@ import insitu
 
 SECRET = os.environ["SHOP_SECRET"]
 """Stands wherever a secret may slip in; it must not come out anywhere."""
+HEAVY = f"{'token=1 ' * 9}password={SECRET}"
+"""Takes fifty times as long to be cleaned as the span that holds it takes to be made."""
 
 logger = logging.getLogger("shop.orders")
 orders = insitu.counter("orders", unit="{order}", help="Orders placed.", labels=("plan",))
@@ -65,6 +67,15 @@ async def busy():
 async def work(spans: int):
     for number in range(spans):
         with insitu.span("step", number=number, tier="gold"):
+            pass
+    return spans
+
+
+@app.get("/heavy/{spans}")
+async def heavy(spans: int):
+    """Spans that are made in no time, and have to be looked through for secrets behind that."""
+    for number in range(spans):
+        with insitu.span("step", number=number, note=HEAVY):
             pass
     return spans
 
