@@ -299,10 +299,10 @@ print(json.dumps({name: found.state for name, found in libraries.found.items()})
 """
 
 
-@pytest.mark.parametrize("wanted", [["urllib3"], ["requests"], ["urllib3", "requests"], []], ids=str)
+@pytest.mark.parametrize("wanted", [["urllib3"], ["requests"], ["urllib3", "requests", "aiohttp-client"], []], ids=str)
 def test_our_own_export_is_not_traced(running, wanted):
     for name in wanted:
-        pytest.importorskip(f"opentelemetry.instrumentation.{name}")
+        pytest.importorskip(f"opentelemetry.instrumentation.{name.replace('-', '_')}")
     running.seen = []
     environment = os.environ | {
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{running.server_port}",
