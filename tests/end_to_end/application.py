@@ -12,8 +12,8 @@ import insitu
 
 SECRET = os.environ["SHOP_SECRET"]
 """Stands wherever a secret may slip in; it must not come out anywhere."""
-HEAVY = f"{'token=1 ' * 9}password={SECRET}"
-"""Takes fifty times as long to be cleaned as the span that holds it takes to be made."""
+HEAVY = f"{'token=1 ' * 40}password={SECRET}"
+"""Takes two hundred times as long to be cleaned as the span that holds it takes to be made."""
 
 logger = logging.getLogger("shop.orders")
 orders = insitu.counter("orders", unit="{order}", help="Orders placed.", labels=("plan",))

@@ -15,7 +15,10 @@ SPANS = 500
 """Of a request; the worker needs ten times as long for them as the request itself."""
 LOOKS = 20
 WAITED_SECONDS = 0.1
-GROWTH = 16e6
+GROWTH = 10e6
+"""Of the last third: what has a cap has reached it by then. A leak of one span in a thousand would show as more."""
+TIMES = 10
+"""What is produced, over what is drained."""
 
 
 def total(page, name, **labels):
@@ -56,15 +59,16 @@ def test_a_minute_of_ten_times_what_the_worker_can_drain(application):
     page = application.metrics()
 
     p99 = statistics.quantiles(took, n=100)[98]
-    grown = max(memory[LOOKS // 2 :]) - max(memory[: LOOKS // 2])
+    times = produced / (produced - lost)
+    grown = max(memory[-LOOKS // 3 :]) - max(memory[: -LOOKS // 3])
     print(
-        f"overload: {len(took)} requests of {SPANS} spans in {SECONDS} s, {produced / (produced - lost):.1f} times "
+        f"overload: {len(took)} requests of {SPANS} spans in {SECONDS} s, {times:.1f} times "
         f"what was drained; p50 {statistics.median(took) * 1e3:.1f}, p99 {p99 * 1e3:.1f} ms; {max(memory) / 1e6:.0f} "
-        f"MB, {grown / 1e6:+.1f} MB in the second half"
+        f"MB, {grown / 1e6:+.1f} MB in the last third"
     )
     assert total(page, "http_server_request_duration_seconds_count", http_route="/heavy/{spans}") == len(took)
     assert total(page, "insitu_records_total", signal="traces") == len(took) * (SPANS + 1)
-    assert lost > 0
+    assert times > TIMES
     assert p99 < WAITED_SECONDS
     assert min(memory) > 0
     assert grown < GROWTH

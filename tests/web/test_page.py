@@ -223,6 +223,19 @@ def test_what_cannot_be_answered_is_shown_as_the_server_says_it(kept, address, p
     problems.clear()
 
 
+def test_an_answer_that_breaks_off_is_said_to_have_and_the_page_goes_on(kept, address, page):
+    """As a question does that is taken back between the head of its answer and the end, when somebody moves on."""
+    trace, said = a_slow_search(kept)
+    kept.put(trace, said)
+    page.route("**/traces/*", lambda route: route.fulfill(body='{"trace_id": "'))
+    page.goto(address(f"#/trace/{trace.trace_id:032x}"))
+    expect(page.locator("main .problem")).to_contain_text("JSON")
+    page.unroute("**/traces/*")
+    page.locator("nav a", has_text="overview").click()
+    page.goto(address(f"#/trace/{trace.trace_id:032x}"))
+    expect(page.locator(".waterfall li")).to_have_count(2)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_looks_as_the_system_does_and_as_the_visitor_chooses(kept, address, page, scheme, tmp_path):
     trace, said = a_slow_search(kept)

@@ -7,9 +7,9 @@ const MOST_NEWS = 500;
 /** Ask for one document below /monitoring/; throws an Error that can be shown. */
 export async function ask(path, parameters = {}, signal = undefined) {
   const answer = await fetch(addressOf(path, parameters), { signal, headers: { accept: "application/json" } });
-  const document = await answer.json().catch(() => ({ detail: `the server answered ${answer.status}` }));
-  if (!answer.ok) throw new Error(document.detail);
-  return document;
+  if (answer.ok) return answer.json();
+  const { detail } = await answer.json().catch(() => ({}));
+  throw new Error(detail ?? `the server answered ${answer.status}`);
 }
 
 function addressOf(path, parameters) {
