@@ -5,6 +5,7 @@ import statistics
 import time
 
 import httpx
+import psutil
 import pytest
 
 from tests.end_to_end.serving import serving
@@ -13,10 +14,10 @@ from tests.servers import free_port, until
 SECONDS = 60
 SPANS = 500
 """Of a request; the worker needs ten times as long for them as the request itself."""
-LOOKS = 20
+LOOKS = 60
 WAITED_SECONDS = 0.1
-GROWTH = 10e6
-"""Of the last third: what has a cap has reached it by then. A leak of one span in a thousand would show as more."""
+GROWTH = 16e6
+"""Of the last third: what has a cap has reached it by then. A leak of one span in thirty would show as more."""
 TIMES = 10
 """What is produced, over what is drained."""
 
@@ -37,7 +38,7 @@ def application(tmp_path):
 
 def loaded(application):
     """Send one request after the other; return the seconds of each, and the process's bytes over time."""
-    took, memory = [], []
+    took, memory, process = [], [], psutil.Process(application.process.pid)
     began = time.monotonic()
     with httpx.Client(base_url=application.url) as client:
         while (since := time.monotonic() - began) < SECONDS:
@@ -45,7 +46,7 @@ def loaded(application):
             assert client.get(f"/heavy/{SPANS}").status_code == 200
             took.append(time.perf_counter() - before)
             if since > len(memory) * SECONDS / LOOKS:
-                memory.append(total(application.metrics(), "process_memory_usage_bytes"))
+                memory.append(process.memory_info().rss)
     return took, memory
 
 
@@ -70,5 +71,4 @@ def test_a_minute_of_ten_times_what_the_worker_can_drain(application):
     assert total(page, "insitu_records_total", signal="traces") == len(took) * (SPANS + 1)
     assert times > TIMES
     assert p99 < WAITED_SECONDS
-    assert min(memory) > 0
     assert grown < GROWTH
