@@ -170,7 +170,11 @@ def _serve(given: argparse.Namespace) -> int:
     found = services(Path(given.store))
     name = given.service or (found[0] if len(found) == 1 else "")
     if name not in found:
-        told = f"it has {', '.join(found)}: choose one by --service" if found else "nothing is stored there"
+        told = (
+            f"it has {', '.join(found)}: choose one by --service"
+            if found
+            else "nothing that you may read is stored there"
+        )
         print(f"insitu: {given.store}: {told}", file=sys.stderr)
         return 2
     reader = Reader(Path(given.store).absolute() / name, lambda: None)

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 DATABASE: Final = ".db"
 _LOCK: Final = ".lock"
-_BESIDE: Final = ("-wal", "-shm")
+_LOG: Final = "-wal"
+_BESIDE: Final = (_LOG, "-shm")
 _UNFIT: Final = re.compile(r"[^\w.-]+")
 _LONGEST_NAME: Final = 100
 
@@ -99,6 +100,11 @@ def databases(folder: Path) -> list[Path]:
         except OSError:  # removed meanwhile
             continue
     return [path for _, path in sorted(found, reverse=True)]
+
+
+def write_ahead_log(path: Path) -> Path:
+    """Return where SQLite keeps what is not yet in a database's own file."""
+    return path.with_name(path.name + _LOG)
 
 
 def size_of(path: Path) -> int:

@@ -17,8 +17,9 @@ from insitu.core import documents, guard
 from insitu.core.questions import FOREVER, Answer, LogSearch, Period, TraceSearch
 from insitu.core.threads import Slices
 from insitu.store import blocks, rollups, samples
+from insitu.store.copies import Copies
 from insitu.store.database import LOGS, TRACES
-from insitu.store.folder import databases
+from insitu.store.folder import databases, write_ahead_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 DEADLINE_SECONDS: Final = 0.15
 _BUSY_SECONDS: Final = 0.05
+_NEEDS_A_FILE: Final = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+_PRIMARY: Final = 0xFF
+"""The bits of an error code without its details."""
 _POINTS: Final = 120
 """About so many samples make up a metric's series."""
 _BLOCKS: Final = 'SELECT "end", "start", id FROM block WHERE kind = ? AND "end" <= ? AND "end" >= ? ORDER BY "end" DESC'
@@ -89,6 +93,7 @@ class Reader:
         self._own = own
         self._monotonic = monotonic
         self._slices = slices or Slices()
+        self._copies = Copies()
 
     def traces(self, search: TraceSearch, period: Period, seconds: float = DEADLINE_SECONDS) -> Answer:
         """Return traces as {trace_id, name, outcome, start, duration, spans, failed, reason}."""
@@ -267,22 +272,23 @@ class Reader:
     def _sources(self) -> _Sources:
         own = self._own()
         if self._folder is None:
-            return _Sources([], own)
-        return _Sources(databases(self._folder), None)
+            return _Sources([], own, self._copies)
+        return _Sources(databases(self._folder), None, self._copies)
 
 
 class _Sources:
     """Opens databases for reading, and closes them."""
 
-    def __init__(self, paths: Sequence[Path], memory: Database | None) -> None:
+    def __init__(self, paths: Sequence[Path], memory: Database | None, copies: Copies) -> None:
         self._paths = paths
         self._memory = memory
+        self._copies = copies
         self._open: list[sqlite3.Connection] = []
 
     def __enter__(self) -> list[_Source]:
         sources = [_Source(self._memory.read)] if self._memory is not None else []
         for path in self._paths:
-            connection = guard.attempt(_connected, path)
+            connection = guard.attempt(_connected, path, self._copies)
             if connection is not None:
                 self._open.append(connection)
                 sources.append(_Source(partial(_rows, connection)))
@@ -297,9 +303,28 @@ def _rows(connection: sqlite3.Connection, statement: str, values: Sequence[objec
     return connection.execute(statement, values).fetchall()
 
 
-def _connected(path: Path) -> sqlite3.Connection:
-    """Open a file read-only; sqlite3.Error when it is no store, or damaged."""
-    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS, check_same_thread=False)
+def _connected(path: Path, copies: Copies) -> sqlite3.Connection:
+    """Open a file for reading; sqlite3.Error when it is no store, or damaged.
+
+    SQLite makes files of its own beside it. Where it may not, a file that nobody writes is read as it lies, and one
+    whose writer has left a log is copied.
+    """
+    try:
+        return _open(path, "mode=ro")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & _PRIMARY not in _NEEDS_A_FILE:
+            raise
+    if not write_ahead_log(path).exists():
+        return _open(path, "immutable=1")
+    try:
+        return _open(copies.of(path), "mode=ro")
+    except OSError as error:
+        guard.warn("store.copy", "insitu: %s cannot be read where it lies, nor copied (%s)", path, error)
+        raise
+
+
+def _open(path: Path, how: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"{path.as_uri()}?{how}", uri=True, timeout=_BUSY_SECONDS, check_same_thread=False)
     try:
         with closing(connection.execute("SELECT count(*) FROM block WHERE id < 0")) as cursor:
             cursor.fetchone()
