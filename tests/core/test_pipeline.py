@@ -40,6 +40,9 @@ class Counting:
     """Counts each record once, as the aggregates do."""
 
     def __init__(self):
+        self.after_fork()
+
+    def after_fork(self):
         self.seen = Counter()
         self._lock = threading.Lock()
 
@@ -56,6 +59,7 @@ def make():
         count = count or Counting()
         each = Pipeline(clock, Meter(clock), count=count, keep=keep, redact=redact, **{"threads": False, **options})
         each.counting = count
+        each.forked.append(getattr(count, "after_fork", lambda: None))
         each.memory = MemorySink()
         each.sinks.append(each.memory)
         made.append(each)
@@ -482,6 +486,47 @@ def in_a_child(checks):
     os.kill(child, 9)
     os.waitpid(child, 0)
     return None
+
+
+class Locked(Slow):
+    """An exporter with a lock, held while it sends."""
+
+    def __init__(self, seconds):
+        super().__init__(seconds)
+        self.lock = threading.Lock()
+
+    def send(self, signal, parts, timeout):
+        with self.lock:
+            return super().send(signal, parts, timeout)
+
+    def close(self):
+        with self.lock:
+            super().close()
+
+
+def test_a_fork_amid_a_delivery_leaves_the_child_an_exporter_that_nobody_holds(make):
+    pipeline = make(threads=True)
+    made = []
+    sender = Sender(lambda _wait: made.append(Locked(0.0 if made else 30.0)) or made[-1], list, Meter(SYSTEM), SYSTEM)
+    pipeline.senders.append(sender)
+    pipeline.sinks.append(sender)
+    for _ in range(sender.exporter.batch_items):
+        pipeline.put(log("parent"), 100)
+    pipeline.drain(5.0)
+    until(made[0].lock.locked)
+
+    def child():
+        yield len(made) == 2
+        pipeline.put(log("child"), 100)
+        yield pipeline.flush(5.0)
+        yield sender.sent == {"logs": 1}
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        assert in_a_child(child) == 0
+    made[0].over.set()
+    assert sender.flush(5.0)
+    assert sender.sent == {"logs": sender.exporter.batch_items}
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "under load"])

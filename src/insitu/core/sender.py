@@ -49,6 +49,7 @@ class Sender:
     ) -> None:
         self.sent: dict[Signal, int] = {}
         self.dropped: dict[tuple[Signal, str], int] = {}
+        self._make = make
         self.exporter = make(self.wait)
         self.name = self.exporter.name
         self._collect = collect
@@ -271,10 +272,15 @@ class Sender:
         """In a forked child: what waits belongs to the parent."""
         self._lock = threading.RLock()
         self._idle = threading.Condition(self._lock)
-        self.thread.forget()
         self.sent, self.dropped = {}, {}
         self._empty()
-        guard.call_in_worker(f"{self.name}.close", self.exporter.close)
+        if self.thread.forget():
+            # Its thread had not ended in time, and may have held a lock of the exporter's for ever: not even `close`
+            # can be called. It is kept, because nobody may be warned of what it leaves open.
+            _inherited.append(self.exporter)
+            self.exporter = guard.call_in_worker(f"{self.name}.fork", self._make, self.wait, default=self.exporter)
+        else:
+            guard.call_in_worker(f"{self.name}.close", self.exporter.close)
 
     def pending(self) -> dict[Signal, int]:
         """Return how many items wait or are on their way."""
@@ -307,6 +313,9 @@ class Sender:
             "insitu.dropped_records", "counter", lost, help="Spans, log records and points that were lost, by reason."
         )
         yield Family("insitu.queue.size", "gauge", held, unit="By", help="Bytes waiting in a queue.")
+
+
+_inherited: list[Exporter] = []
 
 
 def _checked_parts(parts: Iterable[Part]) -> list[Part]:

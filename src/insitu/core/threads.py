@@ -129,12 +129,14 @@ class Background:
         thread.join(timeout)
         return not thread.is_alive()
 
-    def forget(self) -> None:
-        """Drop the thread without waiting: in a forked child it does not exist."""
+    def forget(self) -> bool:
+        """Drop the thread without waiting: in a forked child it does not exist. Whether it was amid its work."""
+        amid = self._thread is not None
         self._thread = None
         self._lock = threading.RLock()
         self._wakeup = threading.Event()
         self.stopping = False
+        return amid
 
     def _run(self) -> None:
         context.suppress()

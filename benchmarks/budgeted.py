@@ -1,0 +1,90 @@
+"""A load that costs more than insitu's budget allows: what insitu takes then, by its own ledger and from outside.
+
+Requests come at a steady rate, as they do to a server that has time left: a share of a core means nothing otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final
+
+from fastapi import FastAPI
+
+import insitu
+from benchmarks import ours, timing
+from benchmarks.application import Driver
+from insitu import runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LIMIT: Final = 0.01
+RATE: Final = 100
+"""Requests a second."""
+REQUESTS: Final = 200
+STEPS: Final = 40
+"""Spans below a request's own; in full detail they cost several times the budget."""
+WITHIN_SECONDS: Final = 20
+_STEADY_SECONDS: Final = 2.0
+
+
+def bare() -> timing.Round:
+    """The application alone: its spans are nobody's."""
+    driver = Driver(_make(), "/", b"")
+    return timing.whole(lambda requests: _run(driver, requests), REQUESTS)
+
+
+def insitu_budgeted() -> timing.Round:
+    """Every default signal, and one percent of a core; the first round goes on until that is kept."""
+    ours.start(budget=f"{LIMIT:.0%}")
+    driver = Driver(insitu.instrument(_make()), "/", b"")
+    measure = timing.whole(lambda requests: _run(driver, requests), REQUESTS, ours.flush)
+    held = _held(driver)
+
+    def round_(effort: float) -> dict[str, float]:
+        before, began = ours.ledger(), time.monotonic()
+        whole = measure(effort)
+        entered, passed = ours.ledger() - before, time.monotonic() - began
+        requests = timing.scaled(REQUESTS, effort)
+        return {"": whole, "ledger": entered * 1e6 / requests, "share": entered / passed * 100, "held": held}
+
+    return round_
+
+
+def _make() -> FastAPI:
+    app = FastAPI(title="bench")
+
+    @app.get("/")
+    async def stepwise() -> int:
+        for number in range(STEPS):
+            with insitu.span("step", number=number, table="orders"):
+                pass
+        return STEPS
+
+    return app
+
+
+def _held(driver: Driver) -> float:
+    """Serve until the cost has stayed below the budget for a while; return after how many seconds it first did."""
+    ladder = runtime.current().ladder
+    began = since = time.monotonic()
+    while (now := time.monotonic()) - since < _STEADY_SECONDS:
+        if now - began > WITHIN_SECONDS + _STEADY_SECONDS:
+            raise RuntimeError(f"{ladder.used:.2%} of a core at step {ladder.step}, after {now - began:.0f} s")
+        _run(driver, RATE // 10)
+        if not ladder.step or ladder.used > LIMIT:
+            since = time.monotonic()
+    return since - began
+
+
+def _run(driver: Driver, requests: int) -> None:
+    driver.loop.run_until_complete(_paced(driver.request, requests))
+
+
+async def _paced(request: Callable[[], object], requests: int) -> None:
+    due = time.monotonic()
+    for _ in range(requests):
+        await request()
+        due += 1 / RATE
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
