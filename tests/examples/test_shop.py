@@ -43,7 +43,8 @@ class Run:
     def __init__(self, folder, *arguments):
         self.out, self.err = folder / "out", folder / "err"
         environment = os.environ | {"TMPDIR": str(folder)}
-        environment.pop("INSITU_DEMO_SECONDS", None)
+        for name in ("INSITU_DEMO_SECONDS", "INSITU_STORE"):
+            environment.pop(name, None)
         with self.out.open("w") as out, self.err.open("w") as err:
             command = [sys.executable, "-m", "examples.shop", *arguments]
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=err)

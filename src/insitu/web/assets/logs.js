@@ -2,7 +2,7 @@
 
 import { html, useEffect, useState } from "./vendor/preact-htm.js";
 import { ask, useAnswer, useStream } from "./api.js";
-import { count, moment, text } from "./format.js";
+import { inUnit, moment, text } from "./format.js";
 import { Field } from "./field.js";
 import { href } from "./place.js";
 import { Fields } from "./trace.js";
@@ -40,7 +40,7 @@ export function Logs({ here, range, live, about }) {
     </form>
     ${error && html`<p class="problem" role="alert">${error}</p>`}
     <section>
-      <h2>${count(logs.length)} records <span class="muted">the newest first${live ? ", as they come" : ""}${stream.partial ? ", and more of them than can be shown" : ""}</span></h2>
+      <h2>${inUnit(logs.length, "{record}")} <span class="muted">the newest first${live ? ", as they come" : ""}${stream.partial ? ", and more of them than can be shown" : ""}</span></h2>
       ${data && !logs.length && !cursor && html`<p class="empty">No record is like that in this time.</p>`}
       <ol class="records lines">${logs.map((log) => html`
         <li key=${idOf(log)} class=${severity(log)}>

@@ -2,7 +2,7 @@
 
 import { html, useMemo, useState } from "./vendor/preact-htm.js";
 import { useAnswer } from "./api.js";
-import { duration, moment, percent, text } from "./format.js";
+import { duration, inUnit, moment, percent, text } from "./format.js";
 import { href } from "./place.js";
 
 const SECOND = 1e9;
@@ -19,7 +19,7 @@ export function Trace({ here, range }) {
   return html`
     <section class="title">
       <h1>${root.name}</h1>
-      <p>${moment(tree.begin, true)} · <strong>${duration(tree.length / SECOND)}</strong> · ${data.spans.length} spans · ${data.logs.length} log records
+      <p>${moment(tree.begin, true)} · <strong>${duration(tree.length / SECOND)}</strong> · ${inUnit(data.spans.length, "{span}")} · ${inUnit(data.logs.length, "{log_record}")}
         ${data.reason && html` · <span class=${`tag ${data.reason}`}>${data.reason}</span>`}</p>
       <p class="muted"><code>${data.trace_id}</code> · <a href=${href("traces", { name: root.name, range })}>more of ${root.name}</a></p>
     </section>

@@ -3,7 +3,7 @@
 import { html, useEffect, useMemo, useState } from "./vendor/preact-htm.js";
 import { ask, useAnswer } from "./api.js";
 import { Chart, together } from "./chart.js";
-import { count, duration, moment } from "./format.js";
+import { count, duration, inUnit, moment } from "./format.js";
 import { Field } from "./field.js";
 import { href } from "./place.js";
 
@@ -35,7 +35,7 @@ export function Traces({ here, range, live }) {
     ${answer.error && html`<p class="problem" role="alert">${answer.error}</p>`}
     <${Durations} name=${given.name} range=${range} live=${live} traces=${traces} />
     <section>
-      <h2>${count(traces.length)} traces <span class="muted">${given.sort === "slowest" ? "the slowest first" : "the newest first"}</span>
+      <h2>${inUnit(traces.length, "{trace}")} <span class="muted">${given.sort === "slowest" ? "the slowest first" : "the newest first"}</span>
         <button class="quiet" onClick=${() => go({ sort: given.sort === "slowest" ? "" : "slowest" })}>${given.sort === "slowest" ? "newest first" : "slowest first"}</button></h2>
       ${found && !traces.length && html`<p class="empty">${cursor ? "Nothing so far." : "No kept trace is like that. A trace is kept for an error, for being slow or the first of its kind, when it is flagged, and now and then."}</p>`}
       <${List} traces=${traces} range=${range} />
