@@ -116,6 +116,7 @@ def _answer(name: str, what: str) -> Row:
 _PACE: Final = "pace:plain"
 _BARE, _UNCHECKED = "http_request:bare", "http_request:unchecked"
 _OTEL, _OTEL_OFF = "http_request:otel", "http_request:otel_unsampled"
+_BUDGETED: Final = "budgeted:insitu_budgeted"
 _WITHIN_A_QUARTER: Final = Limit(share=1.25)
 _OTEL_ERROR = Cost("failures:otel_capture", "failures:otel_raise")
 
@@ -207,6 +208,24 @@ ROWS: Final = (
         _WITHIN_A_QUARTER,
     ),
     Row("request.bare", "bare FastAPI request; without its telemetry check", Cost(_BARE), Cost(_UNCHECKED)),
+    Row(
+        "budget.ledger",
+        "budget of 1 % kept: ledger, to what it adds to bare",
+        Cost(f"{_BUDGETED}.ledger"),
+        Cost(_BUDGETED, "budgeted:bare"),
+        _WITHIN_A_QUARTER,
+    ),
+    Row(
+        "budget.outside",
+        "the same the other way round",
+        Cost(_BUDGETED, "budgeted:bare"),
+        Cost(f"{_BUDGETED}.ledger"),
+        _WITHIN_A_QUARTER,
+    ),
+    Row("budget.share", "the same: share of a core", Cost(f"{_BUDGETED}.share"), None, Limit(plus=1), unit="%"),
+    Row(
+        "budget.held", "the same: from the first request on", Cost(f"{_BUDGETED}.held"), None, Limit(plus=20), unit="s"
+    ),
     Row(
         "error.capture",
         "error captured, 10 frames",

@@ -1,4 +1,5 @@
 import base64
+import errno
 import gzip
 import json
 import os
@@ -399,6 +400,21 @@ def test_a_server_that_comes_back_between_the_tries_gets_the_batch(server, trans
 
     with raw_server(behave) as address:
         reply = send(transport(), f"http://{address}/", deadline=60)
+    assert (reply.outcome, reply.attempts) == ("ok", 3)
+
+
+def test_a_connection_that_is_reset_while_it_is_made_is_tried_again(server, transport, monkeypatch):
+    class Resetting(socket.socket):
+        left = 2
+
+        def connect(self, address):
+            if Resetting.left:
+                Resetting.left -= 1
+                raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+            super().connect(address)
+
+    monkeypatch.setattr(socket, "socket", Resetting)
+    reply = send(transport(), server.url, deadline=60)
     assert (reply.outcome, reply.attempts) == ("ok", 3)
 
 

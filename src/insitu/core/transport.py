@@ -29,7 +29,7 @@ from urllib.parse import unquote
 from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError, LocationValueError
+from urllib3.exceptions import HTTPError, LocationValueError, NewConnectionError
 from urllib3.util import parse_url
 
 if TYPE_CHECKING:
@@ -331,7 +331,8 @@ class _Bounded:
                 failure = error
             else:
                 return sock
-        raise failure
+        # Of a plain reset urllib3 would think that it came while it sent, and look for an answer.
+        raise NewConnectionError(cast("HTTPConnection", self), str(failure)) from failure
 
     def send(self, data: bytes) -> None:
         for start in range(0, len(data), _SLICE):
@@ -453,8 +454,8 @@ def _phrase(status: int) -> str:
 
 def _said(error: BaseException) -> str:
     """Name the innermost error: the texts of the outer ones hold addresses."""
-    while error.args and isinstance(error.args[-1], BaseException):
-        error = error.args[-1]
+    while isinstance(inner := error.args[-1] if error.args else None, BaseException) or (inner := error.__cause__):
+        error = inner
     text = error.strerror if isinstance(error, OSError) else None
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
