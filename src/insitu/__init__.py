@@ -7,11 +7,12 @@ insitu.instrument(app)
 """
 
 from insitu.runtime import bind, flush, init, instrument, shutdown
+from insitu.signals.block import span
 from insitu.signals.decorators import trace
 from insitu.signals.errors import capture, message
 from insitu.signals.logs import log
 from insitu.signals.metrics import counter, gauge, histogram, updown
-from insitu.signals.tracing import span, trace_id
+from insitu.signals.tracing import trace_id
 
 __all__ = [
     "bind",

@@ -26,7 +26,7 @@ from insitu.adapters import fastapi, libraries
 from insitu.core import guard
 from insitu.core.transport import Transport
 from insitu.exporters import otlp_options
-from insitu.signals import tracing
+from insitu.signals import block, tracing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -436,9 +436,9 @@ def _timed(work: Any, drain: Any) -> float:
 
 def _make_spans() -> None:
     for _ in range(SPANS // _SPANS_A_TRACE):
-        with tracing.span("measured", number=0, tier="gold", fast=True):
+        with block.span("measured", number=0, tier="gold", fast=True):
             for number in range(1, _SPANS_A_TRACE):
-                with tracing.span("measured", number=number, tier="gold", fast=True):
+                with block.span("measured", number=number, tier="gold", fast=True):
                     pass
 
 

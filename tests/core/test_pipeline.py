@@ -667,7 +667,7 @@ import json, os, sys, threading, time
 import psutil
 import insitu
 from insitu import runtime
-from insitu.signals.tracing import span
+from insitu.signals.block import span
 
 def rss():
     return psutil.Process().memory_info().rss

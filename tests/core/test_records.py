@@ -3,7 +3,7 @@ import tracemalloc
 import pytest
 
 from insitu.core.records import ERROR_BYTES, SPAN_BYTES, TRACE_BYTES, ErrorRecord, LogRecord, Resource, Scope, size
-from insitu.signals.tracing import span
+from insitu.signals.block import span
 from insitu.testing import recording
 from tests.exporters.facts import a_span, a_trace
 

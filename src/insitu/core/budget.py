@@ -1,11 +1,12 @@
 """What we cost: CPU time per part, measured by ourselves, and what we leave out where that is more than allowed.
 
 Our threads are measured exactly (their own CPU clock). The hot path is measured by sampling: one trace in METERED has
-the clock read around what we do in it, and the sum is scaled up.
+the clock read around what we do in it, as has one in METERED of what knows no trace, and the sum is scaled up.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 PREEMPTED: Final = 100_000
 """Nanoseconds after which a timing on the hot path holds another thread's work rather than ours, and is cut."""
+
+turn: Final = itertools.cycle((*(False,) * (METERED - 1), True)).__next__
+"""Whether it is this operation's turn to be timed, where it knows of no trace: a span being made, a log record."""
 
 
 class Meter:
@@ -39,7 +43,7 @@ class Meter:
         self._started = clock.wall()
 
     def hot(self, elapsed: int) -> None:
-        """Add one timing of a metered trace's hot path, in nanoseconds."""
+        """Add one timing of the hot path, in nanoseconds: of a metered trace, or of what was in `turn`."""
         self.nanoseconds += (elapsed if elapsed < PREEMPTED else PREEMPTED) * METERED
 
     def add(self, thread: str, elapsed: int) -> None:

@@ -11,9 +11,10 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from insitu.core import context, guard, values
-from insitu.signals import tracing
+from insitu.signals.block import INTERNAL, Block
 from insitu.signals.limits import clean
 from insitu.signals.spans import SilentSpan, Span
+from insitu.signals.tracing import OWN, SILENT, provider
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -62,7 +63,7 @@ def _wrap(target: Any, name: str | None, attributes: dict[str, Any]) -> Any:
     title = values.text(
         name or getattr(target, "__qualname__", type(target).__name__).replace("<locals>.", ""), values.SMALL
     )
-    plain = {**_code(target), **clean(attributes, tracing.provider.limits)}
+    plain = {**_code(target), **clean(attributes, provider.limits)}
     wrapped_by = next((wrap for is_one, wrap in _KINDS if is_one(target)), _function)
     return wrapped_by(target, title, plain)
 
@@ -88,7 +89,7 @@ def _code(function: Any) -> dict[str, Any]:
 def _function(function: Callable[..., Any], title: str, attributes: dict[str, Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def traced(*args: Any, **kwargs: Any) -> Any:
-        with tracing.Block(title, tracing.INTERNAL, attributes.copy(), tracing.OWN):
+        with Block(title, INTERNAL, attributes.copy(), OWN):
             return function(*args, **kwargs)
 
     return traced
@@ -97,7 +98,7 @@ def _function(function: Callable[..., Any], title: str, attributes: dict[str, An
 def _coroutine(function: Callable[..., Any], title: str, attributes: dict[str, Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     async def traced(*args: Any, **kwargs: Any) -> Any:
-        with tracing.Block(title, tracing.INTERNAL, attributes.copy(), tracing.OWN):
+        with Block(title, INTERNAL, attributes.copy(), OWN):
             return await function(*args, **kwargs)
 
     return traced
@@ -113,12 +114,9 @@ class _Running:
     __slots__ = ("_span", "_token")
 
     def __init__(self, title: str, attributes: dict[str, Any]) -> None:
-        provider = tracing.provider
         parent = context.current().get(context.SPAN_KEY)
         self._span: Span | SilentSpan = (
-            provider.start(Span(title, tracing.INTERNAL, attributes, tracing.OWN), parent)
-            if provider.on
-            else tracing.SILENT
+            provider.start(Span(title, INTERNAL, attributes, OWN), parent) if provider.on else SILENT
         )
 
     def __enter__(self) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import _logs as api
 
 from insitu.core import context, guard, values
+from insitu.core.budget import turn
 from insitu.core.records import LOG_BYTES, Family, LogRecord, Point
 from insitu.signals import errors
 
@@ -117,6 +118,7 @@ class Logs:
         name = record.name
         if current.get(context.SUPPRESS_KEY) or (name.startswith(_OURS) and name[_OURS_ENDS] in ("", ".")):
             return
+        began = pipeline.clock.monotonic() if turn() else 0
         body = record.msg
         if record.args or type(body) is not str:
             body = guard.attempt(record.getMessage)
@@ -139,6 +141,8 @@ class Logs:
         made.place = place
         error = record.exc_info[1] if type(record.exc_info) is tuple else None
         self.send(made, current.get(context.SPAN_KEY), error, weight)
+        if began:
+            pipeline.meter.hot(pipeline.clock.monotonic() - began)
 
     def send(self, record: LogRecord, span: object, error: BaseException | None, weight: int) -> None:
         """Give a record its trace, its bound fields and its exception, and queue it."""
@@ -239,6 +243,7 @@ class Log:
         current = context.current()
         if current.get(context.SUPPRESS_KEY):
             return
+        began = pipeline.clock.monotonic() if turn() else 0
         if type(message) is not str or len(message) > BODY:
             message = values.text(message, BODY)
         weight = LOG_BYTES + len(message) + FIELD_BYTES * len(fields)
@@ -250,6 +255,8 @@ class Log:
                 break
         made = LogRecord(pipeline.clock.wall(), number, level, self._name, message, fields)
         self._logs.send(made, current.get(context.SPAN_KEY), error, weight)
+        if began:
+            pipeline.meter.hot(pipeline.clock.monotonic() - began)
 
 
 def _plain(fields: dict[str, Any]) -> Attributes:

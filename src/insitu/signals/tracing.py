@@ -1,15 +1,11 @@
-"""Spans around the application's own work, and OpenTelemetry's TracerProvider and Tracer.
-
-with insitu.span("load cart", tier="gold") as span:
-    span.set(items=3)
-"""
+"""OpenTelemetry's TracerProvider and Tracer: who owns every local trace, and where its spans begin."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from opentelemetry import trace as api
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext, SpanKind
@@ -44,7 +40,6 @@ INTERNAL: Final = SpanKind.INTERNAL
 _RANDOM, _SAMPLED = 2, 3
 """Flags of the ids that we make: random (W3C trace context, level 2), and sampled as well."""
 _SMALL: Final = values.SMALL
-_INT64_MIN, _INT64_MAX = values.INT64_MIN, values.INT64_MAX
 _LONGEST_FLUSH: Final = 3_600.0
 _clean_text: Final = values.text
 
@@ -124,9 +119,7 @@ class TracerProvider(api.TracerProvider):
             parent = parent.stands_for
         if isinstance(parent, Span):
             trace = parent.trace
-            if not trace.recording:
-                return silent(trace)
-            if not self.detail.children:
+            if not trace.recording or not self.detail.children:
                 return SilentSpan(
                     trace, None, parent.span_id
                 )  # what other processes do hangs on the span that is there
@@ -333,7 +326,6 @@ class _Particular(Span):
 SPAN_KEY: Final = context.SPAN_KEY
 _current: Final = context.current
 _enter: Final = context.enter
-_attach: Final = context.attach
 _leave: Final = context.leave
 
 ABSORBED: Final = frozenset(
@@ -411,94 +403,8 @@ class CurrentSpan:
         return traced
 
 
-class Block(Span):
-    """What `insitu.span` returns: a context manager that is the span itself.
-
-    Entering does what `TracerProvider.start` and `context.enter` do, written out for the common case: a span below a
-    span, the hottest path of an application that traces itself.
-    """
-
-    __slots__ = ()
-
-    def __enter__(self) -> Self:
-        """Start the span and make it current. In a trace that is not recorded a stand-in is returned."""
-        if not provider.on or self._token is not None or self.end_time:
-            return self._refused()
-        now = provider.monotonic()
-        context: Any = _current().copy()
-        parent = context.get(SPAN_KEY)
-        span: Any = self
-        if provider.full and isinstance(parent, Span) and (trace := parent.trace).recording:
-            self.trace = trace
-            self.span_id = clocks.random_bits(64) or 1
-            self.parent_id = parent.span_id
-            self.start_time = now + trace.offset
-            self.local_root = self.parent_remote = False
-        else:
-            span = provider.start(self, parent)
-        context[SPAN_KEY] = span
-        self._token = _attach(context)
-        if span is not self:
-            self.end_time = 1  # it never began: `close` has nothing to do
-            self.trace = span.trace
-        elif span.trace.metered:
-            provider.hot(provider.monotonic() - now)
-        return span  # type: ignore[no-any-return]
-
-    def _refused(self) -> Self:
-        if provider.on:
-            guard.warn(
-                "span", "insitu: the same span(%r) was entered twice; call insitu.span for each block", self.name
-            )
-        return SILENT  # type: ignore[return-value] # it has all that a span offers
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Restore the context, record the exception, end the span. The exception goes on as it is."""
-        token = self._token
-        if token is None:
-            return
-        now = provider.monotonic()
-        _leave(token)
-        self._token = None
-        if error is not None:
-            self.fail(error)
-        self.close(now)
-        if self.trace.metered:
-            provider.hot(provider.monotonic() - now)
-
-
 provider = TracerProvider()
 """The one provider of this process."""
-
-
-def span(name: str, /, **attributes: Any) -> Block:
-    """Time a block as a span of the current trace, or as a trace of its own.
-
-    Args:
-        name: what is done, in few words and without ids (`load cart`).
-        attributes: what is known about it; more can be added by `span.set(...)`.
-
-    Returns:
-        A context manager that yields the span.
-
-    """
-    if type(name) is not str or len(name) > _SMALL:
-        name = _clean_text(name, _SMALL)
-    small = provider.limits.small
-    for value in attributes.values():
-        kind = type(value)
-        if kind is str:
-            ready = len(value) <= small
-        elif kind is int:
-            ready = _INT64_MIN <= value <= _INT64_MAX
-        else:
-            ready = kind is float or kind is bool
-        if not ready:
-            attributes = clean(attributes, provider.limits)
-            break
-    return Block(name, INTERNAL, attributes or None, OWN)
 
 
 def silent(trace: LocalTrace) -> SilentSpan:

@@ -1,0 +1,122 @@
+"""`insitu.span`: a block of the application's own work as a span of the current trace.
+
+with insitu.span("load cart", tier="gold") as span:
+    span.set(items=3)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from opentelemetry.trace import SpanKind
+
+from insitu.core import clock as clocks
+from insitu.core import context, guard, values
+from insitu.core.budget import turn
+from insitu.signals.limits import clean
+from insitu.signals.spans import Span
+from insitu.signals.tracing import OWN, SILENT, provider
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+INTERNAL: Final = SpanKind.INTERNAL
+SPAN_KEY: Final = context.SPAN_KEY
+_current: Final = context.current
+_attach: Final = context.attach
+_leave: Final = context.leave
+_clean_text: Final = values.text
+_SMALL: Final = values.SMALL
+_INT64_MIN, _INT64_MAX = values.INT64_MIN, values.INT64_MAX
+
+
+class Block(Span):
+    """What `insitu.span` returns: a context manager that is the span itself.
+
+    Entering does what `TracerProvider.start` and `context.enter` do, written out for the common case: a span below a
+    span, the hottest path of an application that traces itself.
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        """Start the span and make it current. In a trace that is not recorded a stand-in is returned."""
+        if not provider.on or self._token is not None or self.end_time:
+            return self._refused()
+        now = provider.monotonic()
+        current = _current()
+        parent: Any = current.get(SPAN_KEY)
+        span: Any = self
+        if provider.full and isinstance(parent, Span) and (trace := parent.trace).recording:
+            self.trace = trace
+            self.span_id = clocks.random_bits(64) or 1
+            self.parent_id = parent.span_id
+            self.start_time = now + trace.offset
+            self.local_root = self.parent_remote = False
+        else:
+            span = provider.start(self, parent)
+        if span is not self:
+            self.end_time = 1  # it never began: `close` has nothing to do
+            self.trace = span.trace
+        if span is self or span.span_id != getattr(parent, "span_id", 0):  # a stand-in changes nothing for who is below
+            context: Any = current.copy()
+            context[SPAN_KEY] = span
+            self._token = _attach(context)
+        if span.trace.metered:
+            provider.hot(provider.monotonic() - now)
+        return span  # type: ignore[no-any-return]
+
+    def _refused(self) -> Self:
+        if provider.on:
+            guard.warn(
+                "span", "insitu: the same span(%r) was entered twice; call insitu.span for each block", self.name
+            )
+        return SILENT  # type: ignore[return-value] # it has all that a span offers
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Restore the context, record the exception, end the span. The exception goes on as it is."""
+        token = self._token
+        if token is None:
+            return
+        now = provider.monotonic()
+        _leave(token)
+        self._token = None
+        if error is not None:
+            self.fail(error)
+        self.close(now)
+        if self.trace.metered:
+            provider.hot(provider.monotonic() - now)
+
+
+def span(name: str, /, **attributes: Any) -> Block:
+    """Time a block as a span of the current trace, or as a trace of its own.
+
+    Args:
+        name: what is done, in few words and without ids (`load cart`).
+        attributes: what is known about it; more can be added by `span.set(...)`.
+
+    Returns:
+        A context manager that yields the span.
+
+    """
+    began = provider.monotonic() if turn() and provider.on else 0
+    if type(name) is not str or len(name) > _SMALL:
+        name = _clean_text(name, _SMALL)
+    small = provider.limits.small
+    for value in attributes.values():
+        kind = type(value)
+        if kind is str:
+            ready = len(value) <= small
+        elif kind is int:
+            ready = _INT64_MIN <= value <= _INT64_MAX
+        else:
+            ready = kind is float or kind is bool
+        if not ready:
+            attributes = clean(attributes, provider.limits)
+            break
+    made = Block(name, INTERNAL, attributes or None, OWN)
+    if began:
+        provider.hot(provider.monotonic() - began)
+    return made
