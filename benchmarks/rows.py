@@ -209,6 +209,15 @@ ROWS: Final = (
     ),
     Row("request.bare", "bare FastAPI request; without its telemetry check", Cost(_BARE), Cost(_UNCHECKED)),
     Row(
+        "flask.request",
+        "Flask request, added to bare",
+        Cost("flask_request:insitu_default", "flask_request:bare"),
+        Cost("flask_request:otel", "flask_request:bare"),
+        _share(8),
+        _share(12),
+    ),
+    Row("flask.bare", "bare Flask request", Cost("flask_request:bare")),
+    Row(
         "budget.ledger",
         "budget of 1 % kept: ledger, to what it adds to bare",
         Cost(f"{_BUDGETED}.ledger"),

@@ -2,6 +2,9 @@
 
 import os
 
+import pytest
+
+pytest.register_assert_rewrite("insitu.contracts")
 pytest_plugins = ["tests.servers"]
 
 # Tests that want a store say where; what they start inherits this.

@@ -62,6 +62,9 @@ STANDARD_VARIABLES: Final = {
 LATE: Final = {
     "fastapi": "insitu.adapters.fastapi",
     "asgi": "insitu.adapters.asgi",
+    "choice": "insitu.adapters.choice",
+    "flask": "insitu.adapters.flask",
+    "wsgi": "insitu.adapters.wsgi",
     "libraries": "insitu.adapters.libraries",
     "readable": "insitu.signals.readable",
     "prometheus": "insitu.exporters.prometheus",
@@ -76,6 +79,7 @@ LATE: Final = {
     "pages": "insitu.web.pages",
 }
 """Rooms loaded when they are first needed: sixty small modules cost 125 ms."""
+_WSGI: Final = frozenset(("flask", "wsgi"))
 
 
 def _late(name: str) -> Any:
@@ -169,16 +173,16 @@ class Runtime:
 
     def instrument(self, app: T) -> T:
         """Put the middleware around or into an application."""
-        if hasattr(app, "build_middleware_stack"):
-            return _late("fastapi").instrument(app, self._middleware)  # type: ignore[no-any-return]
-        if callable(app):
-            return self._middleware(_late("asgi").Middleware, app)  # type: ignore[no-any-return]
-        guard.warn(
-            "instrument",
-            "insitu: a %s is no ASGI application; pass the FastAPI or Starlette object, or any ASGI callable",
-            type(app).__name__,
-        )
-        return app
+        name = _late("choice").adapter_of(app)
+        if not name:
+            text = (
+                "insitu: a %s is no application; pass that of FastAPI, Starlette or Flask, or an ASGI or WSGI callable"
+            )
+            guard.warn("instrument", text, type(app).__name__)
+            return app
+        adapter = _late(name)
+        make = self._wsgi_middleware if name in _WSGI else self._middleware
+        return adapter.instrument(app, make) if hasattr(adapter, "instrument") else make(adapter.Middleware, app)  # type: ignore[no-any-return]
 
     def _middleware(self, kind: Any, app: Any) -> Any:
         header = self.options.tracing.header.lower().encode() or None
@@ -191,6 +195,9 @@ class Runtime:
             loop_started=self._loop_started,
             header=header,
         )
+
+    def _wsgi_middleware(self, kind: Any, app: Any) -> Any:
+        return kind(app, requests, self.api(), read=self._read, header=self.options.tracing.header or None)
 
     def _read(self, function: Callable[[], Any]) -> Any:
         return current().pipeline.read(function) if _runtime is not None else self.pipeline.read(function)
@@ -447,11 +454,13 @@ def adopt(started: Runtime) -> None:
 
 
 def instrument(app: T, **options: Any) -> T:
-    """Instrument an application: FastAPI, Starlette, or any ASGI callable. Calls `init(**options)` if nobody has.
+    """Instrument an application: FastAPI, Starlette, Flask, or any ASGI or WSGI callable.
+
+    Calls `init(**options)` if nobody has.
 
     Returns:
-        The very application for FastAPI and Starlette, a wrapper for a bare ASGI callable; `app = instrument(app)` is
-        right for both.
+        The very application for FastAPI, Starlette and Flask, a wrapper for a bare ASGI or WSGI callable;
+        `app = instrument(app)` is right for all.
 
     """
     init(**options)

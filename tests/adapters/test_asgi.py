@@ -66,7 +66,7 @@ def test_a_bare_callable_is_returned_wrapped_and_answers_as_before(recorded):
 def test_a_thing_that_is_no_application_is_returned_as_it_is_with_a_warning(recorded, caplog):
     thing = object()
     assert insitu.instrument(thing) is thing
-    assert "a object is no ASGI application" in caplog.text
+    assert "a object is no application" in caplog.text
 
 
 def test_instrument_starts_insitu_when_nobody_has(monkeypatch):

@@ -62,7 +62,16 @@ def known_methods() -> frozenset[str]:
     return frozenset(method.strip() for method in listed.split(","))
 
 
-Raw = tuple[str, "str | bytes", bytes, str, bytes, bytes, "Sequence[Any] | None", "Sequence[Any] | None"]
+Raw = tuple[
+    str,
+    "str | bytes",
+    "str | bytes",
+    str,
+    "str | bytes",
+    "str | bytes",
+    "Sequence[Any] | None",
+    "Sequence[Any] | None",
+]
 """(scheme, path, query, version, host, agent, client, server) as they came; the last two are (address, port)."""
 
 
@@ -136,7 +145,8 @@ class ServerSpan(Span):
         facts.update(_address(host, server, scheme))
         if client:
             facts["client.address"] = facts["network.peer.address"] = client[0]
-            facts["client.port"] = facts["network.peer.port"] = client[1]
+            if client[1] is not None:
+                facts["client.port"] = facts["network.peer.port"] = client[1]
         if version:
             facts["network.protocol.version"] = version
         if agent:
@@ -172,7 +182,7 @@ def _text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("utf-8", "replace")
 
 
-def _address(host: bytes, server: Sequence[Any] | None, scheme: str) -> Attributes:
+def _address(host: str | bytes, server: Sequence[Any] | None, scheme: str) -> Attributes:
     """Return server.address and server.port: the Host header as it is, else the socket's."""
     if host:
         name, colon, port = _text(host).rpartition(":")

@@ -1,0 +1,55 @@
+"""Flask: whose our paths are, and the exception that Flask turns into a 500 before anybody outside sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flask import got_request_exception, request
+from werkzeug.exceptions import HTTPException, NotFound
+
+from insitu.adapters import wsgi
+from insitu.core import guard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from insitu.adapters.wsgi_answers import Environ
+
+
+class Middleware(wsgi.Middleware):
+    """Knows Flask's routing. `flask` is the instrumented application."""
+
+    flask: Any
+
+    def owns(self, environ: Environ) -> bool | None:
+        """Whether a rule of the application is meant for this very path; one that catches all is not."""
+        try:
+            rule, _ = self.flask.url_map.bind_to_environ(environ).match(return_rule=True)
+        except NotFound:
+            return False
+        except HTTPException:  # another method, or a redirect to it
+            return True
+        return not rule.rule.startswith("/<")
+
+
+def instrument(app: Any, make: Callable[..., Any]) -> Any:
+    """Put the middleware around what Flask lets itself be wrapped by, and return the very application.
+
+    Args:
+        app: a Flask application, before or after its first request.
+        make: builds the middleware around a WSGI callable: `make(Middleware, app)`.
+
+    """
+    if getattr(app, "__insitu__", False):
+        return app
+    app.wsgi_app = middleware = make(Middleware, app.wsgi_app)
+    middleware.flask = app
+    got_request_exception.connect(_failed, app)
+    app.__insitu__ = True
+    return app
+
+
+def _failed(_: object, exception: BaseException, **__: object) -> None:
+    served = request.environ.get(wsgi.KEY)
+    if served is not None:
+        guard.call("flask.failed", served.failed, exception)

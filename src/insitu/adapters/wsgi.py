@@ -1,0 +1,135 @@
+"""Any WSGI application: a request becomes begin, fail and finish, and our own paths are answered here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from insitu.adapters.wsgi_answers import Answers, Environ, StartResponse
+from insitu.adapters.wsgi_served import Body, Served
+from insitu.core import context
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from insitu.signals.requests import Raw, Requests, ServerSpan
+    from insitu.web.api import Api
+
+App = Callable[[Environ, StartResponse], Iterable[bytes]]
+KEY: Final = "insitu.request"
+"""Of `environ`: what is served (`Served`). Who finds it there is below an instrumented application."""
+
+_DIGITS: Final = 20  # of a content-length that is believed
+
+
+class Middleware:
+    """Wraps a WSGI application.
+
+    Args:
+        app: the application.
+        requests: the hot path.
+        api: answers our own paths.
+        read: runs a function on the reader's thread.
+        header: name of a response header for the trace id, or None.
+
+    """
+
+    def __init__(
+        self,
+        app: App,
+        requests: Requests,
+        api: Api,
+        *,
+        read: Callable[[Callable[[], Any]], Future[Any]],
+        header: str | None = None,
+    ) -> None:
+        self.app = app
+        self._requests = requests
+        self._answers = Answers(api, read)
+        self._header = header
+
+    def route(self, environ: Environ) -> str:
+        """Return the template of the route that answers, "" where there is none or nobody tells."""
+        rule = getattr(environ.get("werkzeug.request"), "url_rule", None)  # Werkzeug's applications leave it there
+        return rule.rule if rule is not None else ""
+
+    def owns(self, environ: Environ) -> bool | None:  # noqa: ARG002 a framework's adapter reads it
+        """Whether the application has a route for one of our paths; None: only its answer tells (404 is no)."""
+        return None
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        requests, tracing = self._requests, self._requests.tracing
+        if not tracing.on or KEY in environ:
+            return self.app(environ, start_response)
+        began = tracing.monotonic()
+        environ[KEY] = None
+        answered = self._answers.answer(environ, start_response, self._hidden, self.owns)
+        if answered is not None:
+            return answered
+        path = _text(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
+        if requests.excluded(path):
+            return self._hidden(environ, start_response)
+        called = "HTTP_TRACEPARENT" in environ or "HTTP_BAGGAGE" in environ or requests.propagator is not None
+        above, outer = requests.arriving(_headers(environ)) if called else (None, None)
+        length = environ.get("CONTENT_LENGTH") or ""
+        size = int(length) if length.isdecimal() and len(length) < _DIGITS else -1
+        span = requests.begin(environ["REQUEST_METHOD"], _raw(environ, path), above, size)
+        token = context.enter(span)
+        if (request_id := environ.get("HTTP_X_REQUEST_ID")) is not None:
+            context.bind({"request.id": _text(request_id)[:128]})
+        environ[KEY] = served = Served(
+            span, environ, start_response, route=self.route, end=self._end, header=self._header
+        )
+        if span.trace.metered:
+            tracing.hot(tracing.monotonic() - began)
+        try:
+            with served:
+                return served.watched(self.app(environ, served.start))
+        finally:
+            context.leave(token)
+            if outer is not None:
+                context.leave(outer)
+
+    def _end(self, span: ServerSpan, route: str) -> None:
+        tracing = self._requests.tracing
+        began = tracing.monotonic()
+        self._requests.finish(span, route)
+        if span.trace.metered:
+            tracing.hot(tracing.monotonic() - began)
+
+    def _hidden(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        token = self._requests.hide()
+        try:
+            return Body(self.app(environ, start_response))
+        finally:
+            context.leave(token)
+
+
+def _text(value: str) -> str:
+    """Return a text of `environ`, whose characters stand for bytes (PEP 3333), as the UTF-8 that it mostly is."""
+    return value if value.isascii() else value.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
+def _headers(environ: Environ) -> Iterator[tuple[bytes, bytes]]:
+    for name, value in environ.items():
+        if name.startswith("HTTP_"):
+            yield name[5:].replace("_", "-").lower().encode("latin-1"), value.encode("latin-1", "replace")
+
+
+def _raw(environ: Environ, path: str) -> Raw:
+    return (
+        environ.get("wsgi.url_scheme", "http"),
+        path,
+        _text(environ.get("QUERY_STRING", "")),
+        environ.get("SERVER_PROTOCOL", "").partition("/")[2],
+        _text(environ.get("HTTP_HOST", "")),
+        _text(environ.get("HTTP_USER_AGENT", "")),
+        _peer(environ, "REMOTE_ADDR", "REMOTE_PORT"),
+        _peer(environ, "SERVER_NAME", "SERVER_PORT"),
+    )
+
+
+def _peer(environ: Environ, address: str, port: str) -> tuple[str, int | None] | None:
+    found, number = environ.get(address), str(environ.get(port) or "")
+    return (found, int(number) if number.isdecimal() else None) if found else None

@@ -1,0 +1,184 @@
+"""The one contract, for every adapter."""
+
+import asyncio
+from io import BytesIO
+
+import httpx
+from fastapi import FastAPI, Response
+from fastapi.responses import PlainTextResponse, StreamingResponse
+from flask import Flask
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+
+from insitu.contracts import AdapterContract, Answer, work
+
+
+def wsgi_ask(app, path, headers, pieces):
+    """As a WSGI server does: the whole body, or a part and then `close`."""
+    path, _, query = path.partition("?")
+    started = []
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path,
+        "QUERY_STRING": query,
+        "SERVER_NAME": "127.0.0.1",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "127.0.0.1",
+        "HTTP_HOST": "127.0.0.1",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": BytesIO(),
+        "wsgi.errors": None,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+        **{f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()},
+    }
+    body = app(environ, lambda *given: started.append(given) or (lambda _: None))
+    try:
+        taken = []
+        for number, piece in enumerate(body, start=1):
+            taken.append(piece)
+            if number == pieces:
+                break
+    finally:
+        getattr(body, "close", list)()
+    return Answer(int(started[0][0][:3]), b"".join(taken))
+
+
+def asgi_ask(app, path, headers, pieces):
+    """As an ASGI server does: a client that leaves is told of by `http.disconnect`."""
+
+    async def ask():
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=True)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            answer = await client.get(path, headers=headers)
+            return Answer(answer.status_code, answer.content)
+
+    return asyncio.run(left(app, path, pieces) if pieces is not None else ask())
+
+
+async def left(app, path, pieces):
+    gone = asyncio.Event()
+    sent = []
+
+    async def receive():
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+        if len(sent) > pieces:
+            gone.set()
+            await asyncio.sleep(0.01)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": path,
+        "query_string": b"",
+        "headers": [],
+    }
+    await app(scope, receive, send)
+    return Answer(sent[0]["status"])
+
+
+class TestWsgi(AdapterContract):
+    ask = staticmethod(wsgi_ask)
+
+    def application(self):
+        def bare(environ, start_response):
+            path = environ["PATH_INFO"]
+            answers = {"/boom": work.boom, "/thread": work.thread}
+            status = "418 I'm a Teapot" if path == "/teapot" else "200 OK"
+            if path.startswith("/items/"):
+                text = work.item(int(path.rpartition("/")[2]))
+            elif path in answers:
+                text = answers[path]()
+            elif path == "/stream":
+                start_response(status, [])
+                return work.stream()
+            else:
+                text, status = "", status if path == "/teapot" else "404 Not Found"
+            start_response(status, [("content-type", "text/plain")])
+            return [text.encode()]
+
+        return bare
+
+    def below(self, app):
+        return DispatcherMiddleware(lambda *_: [], {"/below": app})
+
+
+class TestFlask(AdapterContract):
+    templates = {
+        "item": "/items/<int:number>",
+        "boom": "/boom",
+        "teapot": "/teapot",
+        "stream": "/stream",
+        "thread": "/thread",
+    }
+    ask = staticmethod(wsgi_ask)
+
+    def application(self):
+        app = Flask("shop")
+        app.logger.disabled = True
+        app.add_url_rule("/items/<int:number>", view_func=work.item)
+        app.add_url_rule("/boom", view_func=work.boom)
+        app.add_url_rule("/thread", view_func=work.thread)
+        app.add_url_rule("/teapot", "teapot", lambda: ("", 418))
+        app.add_url_rule("/stream", "stream", lambda: app.response_class(work.stream()))
+        return app
+
+    def below(self, app):
+        outer = Flask("outer")
+        outer.wsgi_app = DispatcherMiddleware(outer.wsgi_app, {"/below": app})
+        return outer
+
+
+class TestFastApi(AdapterContract):
+    templates = {
+        "item": "/items/{number}",
+        "boom": "/boom",
+        "teapot": "/teapot",
+        "stream": "/stream",
+        "thread": "/thread",
+    }
+    ask = staticmethod(asgi_ask)
+
+    def application(self):
+        app = FastAPI()
+        app.get("/items/{number}", response_class=PlainTextResponse)(work.item)
+        app.get("/boom")(work.boom)
+        app.get("/thread")(work.thread)
+        app.get("/teapot")(lambda: Response(status_code=418))
+        app.get("/stream")(lambda: StreamingResponse(work.stream()))
+        return app
+
+    def below(self, app):
+        outer = FastAPI()
+        outer.mount("/below", app)
+        return outer
+
+
+class TestAsgi(TestFastApi):
+    """A bare callable: the framework is out of sight."""
+
+    templates = {}
+
+    def application(self):
+        app = super().application()
+
+        async def bare(scope, receive, send):
+            await app(scope, receive, send)
+
+        return bare
+
+    def below(self, app):
+        async def outer(scope, receive, send):
+            await app({**scope, "path": scope["path"].removeprefix("/below")}, receive, send)
+
+        return outer
