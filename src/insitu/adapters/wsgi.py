@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,7 +47,7 @@ class Middleware:
         self.app = app
         self._requests = requests
         self._answers = Answers(api, read)
-        self._header = header
+        self.header = header
 
     def route(self, environ: Environ) -> str:
         """Return the template of the route that answers, "" where there is none or nobody tells."""
@@ -78,20 +79,22 @@ class Middleware:
         token = context.enter(span)
         if (request_id := environ.get("HTTP_X_REQUEST_ID")) is not None:
             context.bind({"request.id": _text(request_id)[:128]})
-        environ[KEY] = served = Served(
-            span, environ, start_response, route=self.route, end=self._end, header=self._header
-        )
+        environ[KEY] = served = Served(self, span, environ, start_response)
         if span.trace.metered:
             tracing.hot(tracing.monotonic() - began)
+        body = None
         try:
-            with served:
-                return served.watched(self.app(environ, served.start))
+            body = served.watched(self.app(environ, served.start))
         finally:
+            if body is None:
+                served.broken(sys.exception())
             context.leave(token)
             if outer is not None:
                 context.leave(outer)
+        return body
 
-    def _end(self, span: ServerSpan, route: str) -> None:
+    def end(self, span: ServerSpan, route: str) -> None:
+        """End a request."""
         tracing = self._requests.tracing
         began = tracing.monotonic()
         self._requests.finish(span, route)
@@ -118,18 +121,19 @@ def _headers(environ: Environ) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _raw(environ: Environ, path: str) -> Raw:
+    find = environ.get
+    peer, name = find("REMOTE_ADDR"), find("SERVER_NAME")
     return (
-        environ.get("wsgi.url_scheme", "http"),
+        find("wsgi.url_scheme", "http"),
         path,
-        _text(environ.get("QUERY_STRING", "")),
-        environ.get("SERVER_PROTOCOL", "").partition("/")[2],
-        _text(environ.get("HTTP_HOST", "")),
-        _text(environ.get("HTTP_USER_AGENT", "")),
-        _peer(environ, "REMOTE_ADDR", "REMOTE_PORT"),
-        _peer(environ, "SERVER_NAME", "SERVER_PORT"),
+        _text(find("QUERY_STRING", "")),
+        find("SERVER_PROTOCOL", "").partition("/")[2],
+        _text(find("HTTP_HOST", "")),
+        _text(find("HTTP_USER_AGENT", "")),
+        (peer, _port(find("REMOTE_PORT"))) if peer else None,
+        (name, _port(find("SERVER_PORT"))) if name else None,
     )
 
 
-def _peer(environ: Environ, address: str, port: str) -> tuple[str, int | None] | None:
-    found, number = environ.get(address), str(environ.get(port) or "")
-    return (found, int(number) if number.isdecimal() else None) if found else None
+def _port(given: Any) -> int | None:
+    return int(given) if type(given) is str and given.isdecimal() else given if type(given) is int else None

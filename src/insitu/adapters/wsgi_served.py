@@ -6,17 +6,22 @@ whenever the application runs.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from insitu.core import context, guard
+from insitu.core import context
 from insitu.signals.requests import fail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from insitu.adapters.wsgi import Middleware
     from insitu.adapters.wsgi_answers import Environ, StartResponse
     from insitu.signals.requests import ServerSpan
 
+_attach: Final = context.attach
+_leave: Final = context.leave
+_NOTHING: Final[Environ] = {}
 _THERE: Final = (list, tuple)
 _LENGTHS: Final = ("Content-Length", "content-length")
 
@@ -25,54 +30,38 @@ class Served:
     """One request, from its begin to its end.
 
     Args:
+        middleware: knows routes, and ends requests.
         span: of the request.
         environ, start_response: as the server gave them.
-        route: returns the template of the route that answers, "" where there is none.
-        end: ends the request, given its span and route.
-        header: name of a response header for the trace id, or None.
+
+    Attributes:
+        announced: bytes of the body by its Content-Length, -1 without one.
 
     """
 
-    __slots__ = (
-        "_announced",
-        "_end",
-        "_environ",
-        "_find_route",
-        "_header",
-        "_root",
-        "_route",
-        "_start_response",
-        "span",
-    )
+    __slots__ = ("_environ", "_middleware", "_root", "_route", "_start_response", "announced", "span")
 
     def __init__(
-        self,
-        span: ServerSpan,
-        environ: Environ,
-        start_response: StartResponse,
-        *,
-        route: Callable[[Environ], str],
-        end: Callable[[ServerSpan, str], None],
-        header: str | None,
+        self, middleware: Middleware, span: ServerSpan, environ: Environ, start_response: StartResponse
     ) -> None:
         self.span = span
-        self._find_route = route
-        self._end = end
-        self._header = header
+        self.announced = -1
+        self._middleware = middleware
         self._environ = environ
         self._root = len(environ.get("SCRIPT_NAME", ""))
         self._route = ""
         self._start_response = start_response
-        self._announced = -1
 
     def start(self, status: str, headers: list[tuple[str, str]], *failure: Any) -> Callable[[bytes], object]:
         """Stand for the server's `start_response`."""
-        span, name = self.span, self._header
+        span, name = self.span, self._middleware.header
         self.look()
         span.response_status = int(status[:3]) if status[:3].isdecimal() else 0
         if name is not None:
             headers = [*headers, (name, f"{span.trace.trace_id:032x}")]
-        self._announced = next((int(value) for name, value in headers if name in _LENGTHS and value.isdecimal()), -1)
+        for key, value in headers:
+            if key in _LENGTHS and value.isdecimal():
+                self.announced = int(value)
         write = self._start_response(status, headers, *failure)
 
         def written(data: bytes) -> object:
@@ -83,7 +72,7 @@ class Served:
 
     def look(self) -> None:
         """Find out the route, with what it is mounted below: frameworks know it while they answer, and then forget."""
-        route = guard.call("wsgi.route", self._find_route, self._environ, default="")
+        route = self._middleware.route(self._environ)
         if route:
             self._route = self._environ.get("SCRIPT_NAME", "")[self._root :] + route
 
@@ -92,41 +81,34 @@ class Served:
         self.look()
         fail(self.span, error)
 
-    def __enter__(self) -> None:
-        """Begin to watch what may fail."""
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        """End the request with the exception that leaves the application, or with the body's last piece."""
-        if error is not None:
-            if kind is not StopIteration:
-                self.failed(error)
-            self.end()
+    def broken(self, error: BaseException | None) -> None:
+        """End the request, with the exception that leaves the application; a body's end is none."""
+        if error is not None and type(error) is not StopIteration:
+            self.failed(error)
+        self.end()
 
     def watched(self, body: Iterable[bytes]) -> Iterable[bytes]:
         """Return the body; where all of it is there it is not touched, and the request is over."""
         if type(body) in _THERE:
             self.span.response_size += sum(map(len, body))
         elif type(body) is self._environ.get("wsgi.file_wrapper"):  # the server sends it past us
-            self.span.response_size += max(self._announced, 0)
+            self.span.response_size += max(self.announced, 0)
         else:
             return _Measured(body, self)
         self.end()
         return body
 
-    def sent(self, size: int) -> None:
-        """Count a piece of the body; the last that was announced is the end: not every client asks for another."""
-        self.span.response_size += size
-        if self.span.response_size == self._announced:
-            self.end()
-
     def end(self) -> None:
         """End the request; only the first call counts."""
         if not self.span.end_time:
-            self._end(self.span, self._route)
+            self._middleware.end(self.span, self._route)
+            self._environ = _NOTHING  # which holds us: a circle would wait for Python's garbage collector
 
 
 class Body:
     """A response's body, in whose every step the application finds its own context."""
+
+    __slots__ = ("_body", "_context", "_pieces")
 
     def __init__(self, body: Iterable[bytes]) -> None:
         self._body = body
@@ -137,37 +119,49 @@ class Body:
         return self
 
     def __next__(self) -> bytes:
-        token = context.attach(self._context)
+        token = _attach(self._context)
         try:
             return next(self._pieces)
         finally:
-            context.leave(token)
+            _leave(token)
 
     def close(self) -> None:
         """Let the application tidy up, as the server does when all is sent or the client has gone."""
         close = getattr(self._body, "close", None)
         if close is not None:
-            token = context.attach(self._context)
+            token = _attach(self._context)
             try:
                 close()
             finally:
-                context.leave(token)
+                _leave(token)
 
 
 class _Measured(Body):
     """A body that ends the request."""
+
+    __slots__ = ("_served",)
 
     def __init__(self, body: Iterable[bytes], served: Served) -> None:
         super().__init__(body)
         self._served = served
 
     def __next__(self) -> bytes:
-        with self._served:
-            piece = super().__next__()
-        self._served.sent(len(piece))
+        served, token, piece = self._served, _attach(self._context), None
+        try:
+            piece = next(self._pieces)
+        finally:
+            _leave(token)
+            if piece is None:
+                served.broken(sys.exception())
+        served.span.response_size += (size := len(piece))
+        if size and served.span.response_size == served.announced:
+            served.end()  # not every client asks for what comes behind the last piece
         return piece
 
     def close(self) -> None:
-        with self._served:
+        done = False
+        try:
             super().close()
-        self._served.end()
+            done = True
+        finally:
+            self._served.broken(None if done else sys.exception())
