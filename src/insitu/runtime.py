@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from insitu.adapters import parts
+from insitu.adapters.parts import Parts
 from insitu.config import W3C, Options, read
 from insitu.core import clock as clocks
 from insitu.core import context, guard, values
@@ -196,8 +198,12 @@ class Runtime:
             header=header,
         )
 
+    def parts(self) -> Parts:
+        """Return what an adapter works with that its framework makes."""
+        return Parts(requests, self.api(), self._read, self.options.tracing.header or None)
+
     def _wsgi_middleware(self, kind: Any, app: Any) -> Any:
-        return kind(app, requests, self.api(), read=self._read, header=self.options.tracing.header or None)
+        return kind(app, *self.parts())
 
     def _read(self, function: Callable[[], Any]) -> Any:
         return current().pipeline.read(function) if _runtime is not None else self.pipeline.read(function)
@@ -437,6 +443,14 @@ def init(**options: Any) -> None:
             return
         adopt(Runtime(chosen, dict(os.environ)))
     logging.getLogger("insitu").debug("insitu started for %s", chosen.service.name)
+
+
+def _parts() -> Parts | None:
+    init()
+    return _runtime.parts() if _runtime is not None else None
+
+
+parts.start = _parts
 
 
 def reset_counts() -> None:

@@ -3,13 +3,36 @@
 import asyncio
 from io import BytesIO
 
+import django
 import httpx
+from django.conf import settings
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.wsgi import WSGIHandler
+from django.http import HttpResponse, StreamingHttpResponse
+from django.test import override_settings
+from django.urls import path
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from flask import Flask
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from insitu.contracts import AdapterContract, Answer, work
+
+
+async def pieces():
+    for piece in work.stream():
+        yield piece
+
+
+urlpatterns = [
+    path("items/<int:number>", lambda _, number: HttpResponse(work.item(number))),
+    path("boom", lambda _: HttpResponse(work.boom())),
+    path("thread", lambda _: HttpResponse(work.thread())),
+    path("teapot", lambda _: HttpResponse(status=418)),
+    path("stream", lambda request: StreamingHttpResponse(pieces() if hasattr(request, "scope") else work.stream())),
+]
+settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], LOGGING_CONFIG=None)
+django.setup()
 
 
 def wsgi_ask(app, path, headers, pieces):
@@ -63,7 +86,11 @@ async def left(app, path, pieces):
     gone = asyncio.Event()
     sent = []
 
+    received = iter([{"type": "http.request", "body": b"", "more_body": False}])
+
     async def receive():
+        if (message := next(received, None)) is not None:
+            return message
         await gone.wait()
         return {"type": "http.disconnect"}
 
@@ -85,6 +112,39 @@ async def left(app, path, pieces):
     }
     await app(scope, receive, send)
     return Answer(sent[0]["status"])
+
+
+DJANGO = {
+    "item": "/items/<int:number>",
+    "boom": "/boom",
+    "teapot": "/teapot",
+    "stream": "/stream",
+    "thread": "/thread",
+}
+
+
+class TestDjango(AdapterContract):
+    """Its settings are the process's, so the applications share them; the middleware is what comes and goes."""
+
+    templates = DJANGO
+    handler = WSGIHandler
+    ask = staticmethod(wsgi_ask)
+
+    def application(self):
+        return self.handler()
+
+    def instrument(self, app):
+        with override_settings(MIDDLEWARE=["insitu.adapters.django.Middleware"]):
+            app.load_middleware(is_async=self.handler is ASGIHandler)
+        return app
+
+    def below(self, app):
+        return None
+
+
+class TestDjangoAsync(TestDjango):
+    handler = ASGIHandler
+    ask = staticmethod(asgi_ask)
 
 
 class TestWsgi(AdapterContract):

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 GROUP: Final = "opentelemetry_instrumentor"
-OWN_WORK: Final = frozenset({"fastapi", "starlette", "asgi", "httpx", "httpx2", "sqlalchemy", "logging"})
+OWN_WORK: Final = frozenset(
+    {"fastapi", "starlette", "asgi", "flask", "wsgi", "django", "httpx", "httpx2", "sqlalchemy", "logging"}
+)
 """Instrumentations whose work insitu does itself; they are loaded only when they are asked for by name."""
 
 

@@ -40,9 +40,8 @@ class Middleware:
         app: App,
         requests: Requests,
         api: Api,
-        *,
         read: Callable[[Callable[[], Any]], Future[Any]],
-        header: str | None = None,
+        header: str | None,
     ) -> None:
         self.app = app
         self._requests = requests
@@ -72,10 +71,8 @@ class Middleware:
         if requests.excluded(path):
             return self._hidden(environ, start_response)
         called = "HTTP_TRACEPARENT" in environ or "HTTP_BAGGAGE" in environ or requests.propagator is not None
-        above, outer = requests.arriving(_headers(environ)) if called else (None, None)
-        length = environ.get("CONTENT_LENGTH") or ""
-        size = int(length) if length.isdecimal() and len(length) < _DIGITS else -1
-        span = requests.begin(environ["REQUEST_METHOD"], _raw(environ, path), above, size)
+        above, outer = requests.arriving(headers_of(environ)) if called else (None, None)
+        span = requests.begin(environ["REQUEST_METHOD"], raw_of(environ, path), above, size_of(environ))
         token = context.enter(span)
         if (request_id := environ.get("HTTP_X_REQUEST_ID")) is not None:
             context.bind({"request.id": _text(request_id)[:128]})
@@ -114,13 +111,21 @@ def _text(value: str) -> str:
     return value if value.isascii() else value.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
-def _headers(environ: Environ) -> Iterator[tuple[bytes, bytes]]:
+def size_of(environ: Environ) -> int:
+    """Return the bytes of the request's body, -1 where it is not said."""
+    length = environ.get("CONTENT_LENGTH") or ""
+    return int(length) if length.isdecimal() and len(length) < _DIGITS else -1
+
+
+def headers_of(environ: Environ) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the request's headers, their names in lower case."""
     for name, value in environ.items():
         if name.startswith("HTTP_"):
             yield name[5:].replace("_", "-").lower().encode("latin-1"), value.encode("latin-1", "replace")
 
 
-def _raw(environ: Environ, path: str) -> Raw:
+def raw_of(environ: Environ, path: str) -> Raw:
+    """Return the raw facts of a request."""
     find = environ.get
     peer, name = find("REMOTE_ADDR"), find("SERVER_NAME")
     return (

@@ -7,7 +7,7 @@ whenever the application runs.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from insitu.core import context
 from insitu.signals.requests import fail
@@ -94,7 +94,7 @@ class Served:
         elif type(body) is self._environ.get("wsgi.file_wrapper"):  # the server sends it past us
             self.span.response_size += max(self.announced, 0)
         else:
-            return _Measured(body, self)
+            return Measured(body, self)
         self.end()
         return body
 
@@ -103,6 +103,19 @@ class Served:
         if not self.span.end_time:
             self._middleware.end(self.span, self._route)
             self._environ = _NOTHING  # which holds us: a circle would wait for Python's garbage collector
+
+
+class Serving(Protocol):
+    """What a measured body ends."""
+
+    span: ServerSpan
+    announced: int
+
+    def broken(self, error: BaseException | None) -> None:
+        """End the request with an exception."""
+
+    def end(self) -> None:
+        """End the request."""
 
 
 class Body:
@@ -136,12 +149,12 @@ class Body:
                 _leave(token)
 
 
-class _Measured(Body):
+class Measured(Body):
     """A body that ends the request."""
 
     __slots__ = ("_served",)
 
-    def __init__(self, body: Iterable[bytes], served: Served) -> None:
+    def __init__(self, body: Iterable[bytes], served: Serving) -> None:
         super().__init__(body)
         self._served = served
 
@@ -159,6 +172,7 @@ class _Measured(Body):
         return piece
 
     def close(self) -> None:
+        """Let the application tidy up, and end the request."""
         done = False
         try:
             super().close()

@@ -333,8 +333,11 @@ ABSORBED: Final = frozenset(
         "fastapi",
         "starlette",
         "opentelemetry.instrumentation.asgi",
+        "opentelemetry.instrumentation.django",
         "opentelemetry.instrumentation.fastapi",
+        "opentelemetry.instrumentation.flask",
         "opentelemetry.instrumentation.starlette",
+        "opentelemetry.instrumentation.wsgi",
     }
 )
 """Scopes that make a server span of a request. Inside one of ours they get ours: one request is one SERVER span."""

@@ -1,0 +1,113 @@
+"""Django, sync and async: one middleware, best the first of them.
+
+MIDDLEWARE = ["insitu.adapters.django.Middleware", *MIDDLEWARE]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.core.exceptions import MiddlewareNotUsed
+from django.core.signals import got_request_exception
+from django.http import HttpResponse
+from django.urls import Resolver404, resolve
+
+from insitu.adapters import parts, wsgi
+from insitu.adapters.django_served import Served
+from insitu.core import guard
+from insitu.signals.requests import fail
+from insitu.web.messages import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from django.http import HttpRequest
+
+    from insitu.web.messages import Response
+
+_SECONDS: Final = 30.0
+"""A thread of the server waits no longer for the reader's."""
+_CATCH_ALL: Final = ("<", "^<", "^(", "(", "^.", ".")
+
+
+class Middleware:
+    """Measures every request, and answers insitu's own paths."""
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        found = parts.start()
+        if found is None:
+            raise MiddlewareNotUsed
+        self.get_response = get_response
+        self._requests, self._api, self._read, self._header = found
+        self._awaited = iscoroutinefunction(get_response)
+        if self._awaited:
+            markcoroutinefunction(self)
+        got_request_exception.connect(_failed, dispatch_uid="insitu")
+
+    def __call__(self, request: HttpRequest) -> Any:
+        """Serve one request."""
+        if self._awaited:
+            return self._serve(request)
+        if not self._watches(request):
+            return self.get_response(request)
+        if (answer := self._ours(request)) is not None:
+            return _sent(answer.result(_SECONDS), request)
+        served, response = Served(self._requests, request), None
+        try:
+            response = served.answered(self.get_response(request), self._header)
+        finally:
+            served.leave(response)
+        return response
+
+    async def _serve(self, request: HttpRequest) -> Any:
+        if not self._watches(request):
+            return await self.get_response(request)
+        if (answer := self._ours(request)) is not None:
+            return _sent(await asyncio.wrap_future(answer), request)
+        served, response = Served(self._requests, request), None
+        try:
+            response = served.answered(await self.get_response(request), self._header)
+        finally:
+            served.leave(response)
+        return response
+
+    def _watches(self, request: HttpRequest) -> bool:
+        """Whether nobody above has begun the request already."""
+        return (
+            self._requests.tracing.on and wsgi.KEY not in request.META and "insitu" not in getattr(request, "scope", ())
+        )
+
+    def _ours(self, request: HttpRequest) -> Future[Response] | None:
+        """Return the answer to one of our own paths, unless a route of the application is meant for it."""
+        path = request.path_info
+        if not self._api.owns(path):
+            return None
+        try:
+            if not resolve(path).route.startswith(_CATCH_ALL):
+                return None
+        except Resolver404:
+            pass
+        meta = request.META
+        headers = {name.decode(): value.decode("latin-1") for name, value in wsgi.headers_of(meta)}
+        asked = Request(str(request.method), path, headers, meta.get("REMOTE_ADDR"), meta.get("QUERY_STRING", ""))
+        return self._read(lambda: self._api.handle(asked))
+
+
+def _sent(answer: Response, request: HttpRequest) -> HttpResponse:
+    headers = {**answer.headers, "content-length": str(len(answer.body))}
+    body = b"" if request.method == "HEAD" else answer.body
+    return HttpResponse(body, status=answer.status, content_type=answer.content_type, headers=headers)
+
+
+def _failed(request: HttpRequest | None = None, **_: object) -> None:
+    """Note the exception that Django is about to answer with a 500."""
+    span, error = request.META.get(wsgi.KEY) if request is not None else None, sys.exception()
+    if span is not None and error is not None:
+        guard.call("django.failed", fail, span, error)
