@@ -3,9 +3,8 @@
 import asyncio
 from io import BytesIO
 
-import django
 import httpx
-from django.conf import settings
+import pytest
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.http import HttpResponse, StreamingHttpResponse
@@ -17,6 +16,9 @@ from flask import Flask
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from insitu.contracts import AdapterContract, Answer, work
+from tests.adapters import django_settings
+
+assert django_settings
 
 
 async def pieces():
@@ -31,8 +33,6 @@ urlpatterns = [
     path("teapot", lambda _: HttpResponse(status=418)),
     path("stream", lambda request: StreamingHttpResponse(pieces() if hasattr(request, "scope") else work.stream())),
 ]
-settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], LOGGING_CONFIG=None)
-django.setup()
 
 
 def wsgi_ask(app, path, headers, pieces):
@@ -137,6 +137,11 @@ class TestDjango(AdapterContract):
         with override_settings(MIDDLEWARE=["insitu.adapters.django.Middleware"]):
             app.load_middleware(is_async=self.handler is ASGIHandler)
         return app
+
+    @pytest.fixture(autouse=True)
+    def routes(self):
+        with override_settings(ROOT_URLCONF=__name__):
+            yield
 
     def below(self, app):
         return None

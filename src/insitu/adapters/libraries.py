@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import wrapt
 
-from insitu.adapters import httpx, sqlalchemy
+from insitu.adapters import django_orm, httpx, sqlalchemy
 from insitu.core import guard
 
 if TYPE_CHECKING:
@@ -35,8 +35,14 @@ class Found(NamedTuple):
 
 found: dict[str, Found] = {}
 
-HOOKS: Final[dict[str, Callable[[Any], None]]] = {"httpx": httpx.hook, "sqlalchemy": sqlalchemy.hook}
+HOOKS: Final[dict[str, Callable[[Any], None]]] = {
+    "django": django_orm.hook,
+    "httpx": httpx.hook,
+    "sqlalchemy": sqlalchemy.hook,
+}
 """Our own hooks, installed when their library is imported."""
+_MODULES: Final = {"django": "django.db.backends.signals"}
+"""What is waited for where it is not the library itself."""
 
 
 def instrument(names: Iterable[str]) -> None:
@@ -45,7 +51,7 @@ def instrument(names: Iterable[str]) -> None:
     for name, hook in HOOKS.items():
         if "auto" in wanted or name in wanted:
             found.setdefault(name, Found(name, "waiting for its import", "insitu"))
-            wrapt.register_post_import_hook(_once(name, hook), name)
+            wrapt.register_post_import_hook(_once(name, hook), _MODULES.get(name, name))
     offered = list(metadata.entry_points(group=GROUP))
     for entry in offered:
         if entry.name in wanted:

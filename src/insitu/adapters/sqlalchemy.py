@@ -5,15 +5,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.trace import SpanKind
-
-from insitu.core import context, guard, sql
+from insitu.adapters import statements
+from insitu.core import context, guard
 from insitu.core.records import Scope
 from insitu.signals import tracing
-from insitu.signals.spans import Span
 
 if TYPE_CHECKING:
-    from insitu.signals.spans import SilentSpan
+    from insitu.signals.spans import SilentSpan, Span
 
 SCOPE: Final = Scope("insitu.sqlalchemy")
 _SYSTEMS: Final = {"mssql": "microsoft.sql_server", "oracle": "oracle.db"}
@@ -37,24 +35,9 @@ def _before(connection: Any, cursor: Any, statement: str, parameters: Any, execu
 
 
 def _statement(connection: Any, statement: str, batch: int, parent: object) -> Span | SilentSpan:
-    url = connection.engine.url
-    dialect = connection.dialect.name
-    summary = sql.summary(statement)
-    own: dict[str, Any] = {
-        "db.system.name": _SYSTEMS.get(dialect, dialect),
-        "db.query.text": sql.sanitize(statement),
-        "db.operation.name": sql.operation(statement),
-        "db.query.summary": summary,
-    }
-    if url.database:
-        own["db.namespace"] = url.database
-    if url.host:
-        own["server.address"] = url.host
-    if url.port:
-        own["server.port"] = url.port
-    if batch > 1:
-        own["db.operation.batch.size"] = batch
-    return tracing.provider.start(Span(summary or dialect, SpanKind.CLIENT, own, SCOPE), parent)
+    url, dialect = connection.engine.url, connection.dialect.name
+    database = statements.Database(_SYSTEMS.get(dialect, dialect), url.database or "", url.host or "", url.port)
+    return statements.begin(statement, database, batch, parent, SCOPE)
 
 
 def _after(connection: Any, cursor: Any, statement: str, parameters: Any, execution: Any, many: bool) -> None:
