@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from pathlib import Path
 
 import pytest
 from django.core.exceptions import PermissionDenied
@@ -70,7 +71,7 @@ urlpatterns = [
     path("boom", boom),
     path("slowly", slowly),
     path("query", query),
-    path("file", lambda _: FileResponse(open(__file__, "rb"))),  # noqa: SIM115 the response closes it
+    path("file", lambda _: FileResponse(Path(__file__).open("rb"))),  # noqa: SIM115 the response closes it
 ]
 catching = [path("metrics", lambda _: HttpResponse("mine"))]
 anything = [re_path(r"^(?P<rest>.*)$", lambda *_, **__: HttpResponse("page"))]
