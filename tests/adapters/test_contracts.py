@@ -16,9 +16,9 @@ from flask import Flask
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from insitu.contracts import AdapterContract, Answer, work
-from tests.adapters import django_settings
+from tests.adapters.django_settings import configure
 
-assert django_settings
+configure()
 
 
 async def pieces():

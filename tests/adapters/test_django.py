@@ -15,7 +15,9 @@ import insitu
 from insitu.adapters import django_orm
 from insitu.contracts import servers
 from insitu.testing import recording
+from tests.adapters.django_settings import configure
 
+configure()
 OURS = "insitu.adapters.django.Middleware"
 
 
