@@ -218,6 +218,15 @@ ROWS: Final = (
     ),
     Row("flask.bare", "bare Flask request", Cost("flask_request:bare")),
     Row(
+        "django.request",
+        "Django request, added to bare",
+        Cost("django_request:insitu_default", "django_request:bare"),
+        Cost("django_request:otel", "django_request:bare"),
+        _share(8),
+        _share(12),
+    ),
+    Row("django.bare", "bare Django request", Cost("django_request:bare")),
+    Row(
         "budget.ledger",
         "budget of 1 % kept: ledger, to what it adds to bare",
         Cost(f"{_BUDGETED}.ledger"),

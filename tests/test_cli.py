@@ -203,6 +203,47 @@ def test_a_bare_callable_must_be_taken_wrapped(findings):
     assert having(findings(bare + "app = insitu.instrument(app)\n", status=0), "ok: a bare ASGI application is")
 
 
+def test_a_bare_wsgi_callable_is_known_as_one(findings):
+    bare = "import insitu\ndef app(environ, start_response): ...\ninsitu.init(service='x')\n"
+    assert having(findings(bare, status=1), "problem", "a bare WSGI callable comes back wrapped")
+    assert having(findings(bare + "app = insitu.instrument(app)\n", status=0), "ok: a bare WSGI application is")
+
+
+def test_flask_is_known_by_itself(findings):
+    shop = "import flask, insitu\napp = flask.Flask('shop')\ninsitu.init(service='x')\n"
+    assert having(findings(shop, status=1), "problem: flask.Flask is not instrumented", "insitu.instrument(app)")
+    assert having(findings(shop + "insitu.instrument(app)\n", status=0), "ok: flask.Flask is instrumented")
+
+
+DJANGO = """
+from django.conf import settings
+settings.configure(MIDDLEWARE=[{}])
+from django.core.wsgi import get_wsgi_application
+app = get_wsgi_application()
+import insitu
+insitu.init()
+"""
+OURS = "'insitu.adapters.django.Middleware'"
+OTHER = "'django.middleware.common.CommonMiddleware'"
+
+
+@pytest.mark.parametrize(
+    ("used", "status", "said"),
+    [
+        (OTHER, 1, ("problem: django.WSGIHandler is not instrumented", "MIDDLEWARE = [")),
+        (f"{OURS}, {OTHER}", 0, ("ok: django.WSGIHandler is instrumented",)),
+        (
+            f"{OTHER}, {OURS}",
+            0,
+            ("note: django.middleware.common.CommonMiddleware: in front", "put insitu's first"),
+        ),
+    ],
+    ids=["without", "first", "behind"],
+)
+def test_django_is_known_by_its_middleware(findings, used, status, said):
+    assert having(findings(DJANGO.format(used), status=status), *said)
+
+
 def test_an_instrumentation_package_that_refuses_is_explained(findings, tmp_path):
     info = tmp_path / "pretend-1.0.dist-info"
     info.mkdir()

@@ -23,6 +23,7 @@ from opentelemetry import trace as otel_trace
 
 from insitu import config, runtime
 from insitu.adapters import fastapi, libraries
+from insitu.adapters.choice import adapter_of
 from insitu.core import guard
 from insitu.core.transport import Transport
 from insitu.exporters import otlp_options
@@ -50,6 +51,7 @@ SPANS: Final = 2_000
 REQUESTS: Final = 500
 ROUNDS: Final = 3
 _SPANS_A_TRACE: Final = 10
+_DJANGO: Final = "insitu.adapters.django.Middleware"
 _LOADING: Final = "importing the application"
 _CHECK_SECONDS: Final = 1.0
 
@@ -191,13 +193,16 @@ def service(environ: Mapping[str, str]) -> Iterator[Finding]:
 def application(app: Any) -> Iterator[Finding]:
     """What is on the application, and what is on it twice."""
     kind = f"{type(app).__module__.partition('.')[0]}.{type(app).__name__}"
-    if not hasattr(app, "build_middleware_stack"):
-        yield from _plain_application(app, kind)
+    adapter = adapter_of(app)
+    if adapter not in {"fastapi", "flask"}:
+        yield from _django_application(kind) if kind.startswith("django.") else _plain_application(app, kind)
         return
     if not getattr(app, "__insitu__", False):
         yield Finding("application", "problem", f"{kind} is not instrumented", "insitu.instrument(app)")
     else:
         yield Finding("application", "ok", f"{kind} is instrumented: requests, errors, own paths")
+    if adapter == "flask":
+        return
     telemetry = getattr(app, "_telemetry", None)
     if isinstance(telemetry, dict) and not telemetry.get("tracing"):
         yield Finding("application", "ok", "FastAPI's own telemetry is off here: a second server span for each request")
@@ -206,13 +211,26 @@ def application(app: Any) -> Iterator[Finding]:
 
 
 def _plain_application(app: Any, kind: str) -> Iterator[Finding]:
-    if type(app).__module__ == "insitu.adapters.asgi":
-        yield Finding("application", "ok", "a bare ASGI application is instrumented; its routes are not known")
+    if type(app).__module__ in {"insitu.adapters.asgi", "insitu.adapters.wsgi"}:
+        interface = type(app).__module__.rpartition(".")[2].upper()
+        yield Finding("application", "ok", f"a bare {interface} application is instrumented; its routes are not known")
     elif callable(app):
-        fix = "app = insitu.instrument(app): a bare ASGI callable comes back wrapped"
+        fix = f"app = insitu.instrument(app): a bare {adapter_of(app).upper()} callable comes back wrapped"
         yield Finding("application", "problem", f"{kind} is not instrumented", fix)
     else:
-        yield Finding("application", "problem", f"{kind} is no ASGI application", "name the application: module:app")
+        yield Finding("application", "problem", f"{kind} is no application", "name the application: module:app")
+
+
+def _django_application(kind: str) -> Iterator[Finding]:
+    used = list(sys.modules["django.conf"].settings.MIDDLEWARE)
+    if _DJANGO not in used:
+        fix = f'MIDDLEWARE = ["{_DJANGO}", *MIDDLEWARE] in the settings'
+        yield Finding("application", "problem", f"{kind} is not instrumented", fix)
+        return
+    yield Finding("application", "ok", f"{kind} is instrumented: requests, errors, own paths")
+    if used[0] != _DJANGO:
+        text = f"{', '.join(used[: used.index(_DJANGO)])}: in front of insitu's middleware, and so not measured"
+        yield Finding("application", "note", text, "put insitu's first")
 
 
 def _twice(app: Any) -> Iterator[Finding]:
