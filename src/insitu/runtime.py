@@ -65,6 +65,7 @@ LATE: Final = {
     "fastapi": "insitu.adapters.fastapi",
     "asgi": "insitu.adapters.asgi",
     "choice": "insitu.adapters.choice",
+    "exits": "insitu.adapters.exits",
     "flask": "insitu.adapters.flask",
     "wsgi": "insitu.adapters.wsgi",
     "libraries": "insitu.adapters.libraries",
@@ -147,6 +148,7 @@ class Runtime:
         _late("libraries").instrument(options.process.libraries)
         if options.process.signals:
             _deliver_on_sigterm()
+        _late("exits").watch(_flush_at_exit)
 
     def stop(self, timeout: float) -> bool:
         """Deliver what there is and fall silent.

@@ -1,0 +1,47 @@
+"""Processes that end past `atexit`: what lets somebody deliver last there.
+
+A child of `multiprocessing` leaves by `os._exit` once its finalizers have run. uvicorn ends itself by the signal that
+it was sent, with that signal's handler as it was before; whoever has a lifespan hears of it, Django has none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import wrapt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LAST: Final = -100
+"""Of multiprocessing's priorities: after the application's own finalizers."""
+_watched: set[str] = set()
+
+
+def watch(deliver: Callable[[], object]) -> None:
+    """Have `deliver` called where a process ends; once is enough."""
+    for module, hook in (("multiprocessing.util", _multiprocessing), ("uvicorn.server", _uvicorn)):
+        if module not in _watched:
+            _watched.add(module)
+            wrapt.register_post_import_hook(partial(hook, deliver), module)
+
+
+def _multiprocessing(deliver: Callable[[], object], util: Any) -> None:
+    def in_a_child(_: object) -> None:
+        util.Finalize(None, deliver, exitpriority=_LAST)
+
+    util.register_after_fork(deliver, in_a_child)  # every child has this, however it was made
+    if util.process.parent_process() is not None:
+        in_a_child(None)  # we are one, and past its beginning
+
+
+def _uvicorn(deliver: Callable[[], object], server: Any) -> None:
+    async def shutdown(wrapped: Any, _: object, args: Any, kwargs: Any) -> None:
+        try:
+            await wrapped(*args, **kwargs)
+        finally:
+            await asyncio.get_running_loop().run_in_executor(None, deliver)
+
+    wrapt.wrap_function_wrapper(server, "Server.shutdown", shutdown)

@@ -1,0 +1,158 @@
+"""Every way a process ends: all that it recorded has arrived at a real receiver, in time, and nobody noticed."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+import insitu
+from tests.servers import free_port, until
+
+pytestmark = pytest.mark.backend
+
+ROOTS = (Path(insitu.__file__).parents[1], Path(__file__).parents[2])
+ORDERS = 60
+WITHIN_SECONDS = 5.0
+MODULE = "tests.end_to_end.exiting"
+
+UVICORN = ["uvicorn", "--factory", "--port={port}", "--log-level=warning"]
+GUNICORN = ["gunicorn", "--bind=127.0.0.1:{port}", "--log-level=warning"]
+SERVERS = {
+    "uvicorn, FastAPI": [*UVICORN, f"{MODULE}:fastapi"],
+    "uvicorn, Django": [*UVICORN, f"{MODULE}:django_asgi"],
+    "uvicorn of 2 workers, FastAPI": [*UVICORN, "--workers=2", f"{MODULE}:fastapi"],
+    "uvicorn of 2 workers, Django": [*UVICORN, "--workers=2", f"{MODULE}:django_asgi"],
+    "gunicorn sync, Flask": [*GUNICORN, f"{MODULE}:flask()"],
+    "gunicorn sync, Django": [*GUNICORN, f"{MODULE}:django_wsgi()"],
+    "gunicorn of 2 gthread, Flask": [*GUNICORN, "--workers=2", "--threads=4", f"{MODULE}:flask()"],
+    "gunicorn with preload, Flask": [*GUNICORN, "--workers=2", "--preload", f"{MODULE}:flask()"],
+    "gunicorn with recycling, Flask": [*GUNICORN, "--max-requests=20", f"{MODULE}:flask()"],
+}
+SCRIPTS = {
+    "end": 0,
+    "sys.exit": 3,
+    "exception": 1,
+    "SIGTERM": -signal.SIGTERM,
+    "SIGINT": -signal.SIGINT,
+    "os.fork": 0,
+    "fork": 0,
+    "spawn": 0,
+    "forkserver": 0,
+}
+
+
+class Run:
+    """A process that feeds an agent, and what has arrived there when it has ended."""
+
+    def __init__(self, agent, command):
+        self._agent = agent
+        environ = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join(map(str, ROOTS)),
+            "INSITU_STORE": "none",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": agent.otlp,
+            "OTEL_BSP_SCHEDULE_DELAY": "30000",  # nothing goes out by itself in time
+            "OTEL_BLRP_SCHEDULE_DELAY": "30000",
+        }
+        command = [sys.executable, "-m", *command]
+        self.process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def end(self, number=None):
+        """Send a signal, if one is given; wait for the end and return the seconds that it took."""
+        began = time.monotonic()
+        if number is not None:
+            self.process.send_signal(number)
+        _, self.complaints = self.process.communicate(timeout=30)
+        return time.monotonic() - began
+
+    def spans(self, kind):
+        return sum(
+            span["kind"] == kind
+            for request in self._agent.received("traces")
+            for resource in request["resource_spans"]
+            for scope in resource["scope_spans"]
+            for span in scope["spans"]
+        )
+
+    def logs(self):
+        return sum(
+            record["body"] == {"string_value": "an order is placed"}
+            for request in self._agent.received("logs")
+            for resource in request["resource_logs"]
+            for scope in resource["scope_logs"]
+            for record in scope["log_records"]
+        )
+
+    def counted(self):
+        """The orders of all processes: each one's last word."""
+        last = {}
+        for request in self._agent.received("metrics"):
+            for resource in request["resource_metrics"]:
+                who = str(resource["resource"])
+                for scope in resource["scope_metrics"]:
+                    for metric in scope["metrics"]:
+                        if metric["name"] == "orders":
+                            last[who] = sum(int(point["as_int"]) for point in metric["sum"]["data_points"])
+        return sum(last.values())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+
+
+def told(name, run, kind, took):
+    arrived = run.spans(kind), run.logs(), run.counted()
+    print(
+        f"{name:<34} spans {arrived[0]:>3}, log records {arrived[1]:>3}, counted {arrived[2]:>3} of {ORDERS}; {took:.2f} s"
+    )
+    return arrived
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_server_that_is_told_to_end_has_delivered_everything(ddapm_agent, name):
+    port = free_port()
+    with Run(ddapm_agent, [word.format(port=port) for word in SERVERS[name]]) as run:
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: answers(f"{url}/nothing"), 30, name)
+        for _ in range(ORDERS):
+            assert ordered(f"{url}/order")
+        took = run.end(signal.SIGTERM)
+        assert told(name, run, "SPAN_KIND_SERVER", took)[1:] == (ORDERS, ORDERS)
+        assert run.spans("SPAN_KIND_SERVER") > ORDERS
+        assert took <= WITHIN_SECONDS
+        assert "Traceback" not in run.complaints
+
+
+@pytest.mark.parametrize("how", SCRIPTS)
+def test_a_script_that_ends_has_delivered_everything(ddapm_agent, how):
+    with Run(ddapm_agent, [MODULE, how, str(ORDERS)]) as run:
+        if how.startswith("SIG"):
+            assert run.process.stdout.readline() == "done\n"
+        took = run.end(getattr(signal, how) if how.startswith("SIG") else None)
+        assert told(how, run, "SPAN_KIND_INTERNAL", took) == (ORDERS, ORDERS, ORDERS)
+        assert run.process.returncode == SCRIPTS[how]
+        assert ("Traceback" in run.complaints) == (how in {"exception", "SIGINT"})
+
+
+def answers(url):
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(url).status_code == 404
+    return False
+
+
+def ordered(url):
+    """One order; a worker that is recycled may close a connection before it has read anything from it."""
+    for _ in range(5):
+        with contextlib.suppress(httpx.ReadError, httpx.RemoteProtocolError, httpx.ConnectError):
+            return httpx.get(url).status_code == 200
+    return False
