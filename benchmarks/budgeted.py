@@ -7,60 +7,72 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 from fastapi import FastAPI
 
 import insitu
 from benchmarks import ours, timing
-from benchmarks.application import Driver
+from benchmarks.application import Driver, make
 from insitu import runtime
+from insitu.core.budget import LADDER
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractContextManager
 
 LIMIT: Final = 0.01
-RATE: Final = 60
+RATE: Final = 50
 """Requests a second."""
-REQUESTS: Final = 120
-STEPS: Final = 30
+REQUESTS: Final = 100
+STEPS: Final = 20
 """Spans below a request's own; in full detail they cost more than the budget."""
+BUSY_LIMIT: Final = 0.1
+BUSY_REQUESTS: Final = 2_000
 WITHIN_SECONDS: Final = 20
 _STEADY_SECONDS: Final = 2.0
-
-
-def bare() -> timing.Round:
-    """The application alone."""
-    driver = Driver(_make(lambda _: nullcontext()), "/", b"")
-    return timing.whole(lambda requests: _run(driver, requests), REQUESTS)
 
 
 def insitu_budgeted() -> timing.Round:
     """Every default signal, and one percent of a core; the first round goes on until that is kept."""
     ours.start(budget=f"{LIMIT:.0%}")
-    driver = Driver(insitu.instrument(_make(_step)), "/", b"")
+    driver = Driver(insitu.instrument(_make()), "/", b"")
     measure = timing.whole(lambda requests: _run(driver, requests), REQUESTS, ours.flush)
     held = _held(driver)
 
     def round_(effort: float) -> dict[str, float]:
         before, began = ours.ledger(), time.monotonic()
-        whole = measure(effort)
-        entered, passed = ours.ledger() - before, time.monotonic() - began
-        requests = timing.scaled(REQUESTS, effort)
-        return {"": whole, "ledger": entered * 1e6 / requests, "share": entered / passed * 100, "held": held}
+        measure(effort)
+        return {"share": (ours.ledger() - before) / (time.monotonic() - began) * 100, "held": held}
 
     return round_
 
 
-def _make(step: Callable[[int], AbstractContextManager[object]]) -> FastAPI:
+def insitu_busy() -> timing.Round:
+    """The usual request without a pause, and a budget that lets no trace be recorded."""
+    ours.start(budget=f"{BUSY_LIMIT:.0%}")
+    driver = Driver(insitu.instrument(make()))
+    measure = timing.whole(driver.run, BUSY_REQUESTS, ours.flush)
+    until = time.monotonic() + WITHIN_SECONDS
+    while runtime.current().ladder.step < len(LADDER) - 1 and time.monotonic() < until:
+        driver.run(BUSY_REQUESTS)
+        ours.flush()
+
+    def round_(effort: float) -> dict[str, float]:
+        before = ours.ledger()
+        whole = measure(effort)
+        return {"": whole, "ledger": (ours.ledger() - before) * 1e6 / timing.scaled(BUSY_REQUESTS, effort)}
+
+    return round_
+
+
+def _make() -> FastAPI:
     app = FastAPI(title="bench")
 
     @app.get("/")
     async def stepwise() -> int:
         for number in range(STEPS):
-            with step(number):
+            with _step(number):
                 pass
         return STEPS
 

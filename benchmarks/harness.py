@@ -149,8 +149,13 @@ def _works(contender: Contender, call: Callable[[], object], failures: dict[str,
 
 
 def _turn(contender: Contender, effort: float, figures: dict[str, float]) -> None:
-    for name, value in contender.round(effort).items():
-        figures[name] = min(value, figures.get(name, value))
+    """Keep the smallest figures of all rounds; with one that bears the contender's own name goes its whole round."""
+    found = contender.round(effort)
+    lead = found.get(contender.name)
+    if lead is None:
+        figures.update({name: min(value, figures.get(name, value)) for name, value in found.items()})
+    elif lead <= figures.get(contender.name, lead):
+        figures.update(found)
 
 
 def contenders_of(figures: Iterable[str]) -> list[str]:

@@ -6,7 +6,6 @@ import importlib
 import logging
 import os
 import platform
-import signal
 import sys
 import threading
 import uuid
@@ -146,9 +145,9 @@ class Runtime:
             guard.call("store", self._open_store)
         logs.attach(self.pipeline)
         _late("libraries").instrument(options.process.libraries)
-        if options.process.signals:
-            _deliver_on_sigterm()
         _late("exits").watch(_flush_at_exit)
+        if options.process.signals:
+            _late("exits").on_sigterm(shutdown)
 
     def stop(self, timeout: float) -> bool:
         """Deliver what there is and fall silent.
@@ -498,18 +497,6 @@ def shutdown(timeout: float = 5.0) -> bool:
     with _lock:
         stopped, _runtime = _runtime, None
     return stopped.stop(timeout) if stopped is not None else True
-
-
-def _deliver_on_sigterm() -> None:
-    """Let SIGTERM deliver before it ends a process that has no handler of its own (servers have one)."""
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _on_sigterm)
-
-
-def _on_sigterm(number: int, _frame: object) -> None:
-    shutdown(timeout=2.0)
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)  # so that whoever waits for us sees how we ended
 
 
 def _flush_at_exit() -> None:

@@ -5,8 +5,11 @@ import os
 import sys
 import time
 
+import psutil  # insitu loads it a moment later; Python forgets about a Ctrl-C where anything is compiled behind it
+
 import insitu
 
+assert psutil
 insitu.init(service="exits")
 orders = insitu.counter("orders", help="Orders placed.")
 

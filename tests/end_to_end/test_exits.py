@@ -50,7 +50,7 @@ SCRIPTS = {
 class Run:
     """A process that feeds an agent, and what has arrived there when it has ended."""
 
-    def __init__(self, agent, command):
+    def __init__(self, agent, command, **more):
         self._agent = agent
         environ = {
             "PATH": os.environ["PATH"],
@@ -59,6 +59,7 @@ class Run:
             "OTEL_EXPORTER_OTLP_ENDPOINT": agent.otlp,
             "OTEL_BSP_SCHEDULE_DELAY": "30000",  # nothing goes out by itself in time
             "OTEL_BLRP_SCHEDULE_DELAY": "30000",
+            **more,
         }
         command = [sys.executable, "-m", *command]
         self.process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -111,10 +112,8 @@ class Run:
 
 
 def told(name, run, kind, took):
-    arrived = run.spans(kind), run.logs(), run.counted()
-    print(
-        f"{name:<34} spans {arrived[0]:>3}, log records {arrived[1]:>3}, counted {arrived[2]:>3} of {ORDERS}; {took:.2f} s"
-    )
+    spans, logs, counted = arrived = run.spans(kind), run.logs(), run.counted()
+    print(f"{name:<34} spans {spans:>3}, log records {logs:>3}, counted {counted:>3} of {ORDERS}; {took:.2f} s")
     return arrived
 
 
@@ -135,7 +134,7 @@ def test_a_server_that_is_told_to_end_has_delivered_everything(ddapm_agent, name
 
 @pytest.mark.parametrize("how", SCRIPTS)
 def test_a_script_that_ends_has_delivered_everything(ddapm_agent, how):
-    with Run(ddapm_agent, [MODULE, how, str(ORDERS)]) as run:
+    with Run(ddapm_agent, [MODULE, how, str(ORDERS)], INSITU_SIGNALS="true") as run:
         if how.startswith("SIG"):
             assert run.process.stdout.readline() == "done\n"
         took = run.end(getattr(signal, how) if how.startswith("SIG") else None)

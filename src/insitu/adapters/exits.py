@@ -7,6 +7,9 @@ it was sent, with that signal's handler as it was before; whoever has a lifespan
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 _LAST: Final = -100
 """Of multiprocessing's priorities: after the application's own finalizers."""
+_SECONDS: Final = 2.0
 _watched: set[str] = set()
 
 
@@ -26,6 +30,18 @@ def watch(deliver: Callable[[], object]) -> None:
         if module not in _watched:
             _watched.add(module)
             wrapt.register_post_import_hook(partial(hook, deliver), module)
+
+
+def on_sigterm(shutdown: Callable[[float], object]) -> None:
+    """Let SIGTERM deliver before it ends a process that has no handler of its own (servers have one)."""
+
+    def deliver(number: int, _: object) -> None:
+        shutdown(_SECONDS)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)  # so that whoever waits for us sees how we ended
+
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, deliver)
 
 
 def _multiprocessing(deliver: Callable[[], object], util: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from flask import got_request_exception, request
@@ -9,6 +10,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 
 from insitu.adapters import wsgi
 from insitu.core import guard
+from insitu.core.context import current
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,8 +47,23 @@ def instrument(app: Any, make: Callable[..., Any]) -> Any:
     app.wsgi_app = middleware = make(Middleware, app.wsgi_app)
     middleware.flask = app
     got_request_exception.connect(_failed, app)
+    app.process_response = _watched(app.process_response)
     app.__insitu__ = True
     return app
+
+
+def _watched(process: Callable[..., Any]) -> Callable[..., Any]:
+    """Spare the server's way through a body that is there already: Flask knows, and the server's side does not."""
+
+    @functools.wraps(process)
+    def process_response(*given: Any) -> Any:
+        response = process(*given)
+        served: Any = current().get(wsgi.KEY)
+        if served is not None and type(response.response) is list:
+            served.there(response.response)
+        return response
+
+    return process_response
 
 
 def _failed(_: object, exception: BaseException, **__: object) -> None:

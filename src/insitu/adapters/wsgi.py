@@ -77,6 +77,7 @@ class Middleware:
         if (request_id := environ.get("HTTP_X_REQUEST_ID")) is not None:
             context.bind({"request.id": _text(request_id)[:128]})
         environ[KEY] = served = Served(self, span, environ, start_response)
+        context.current()[KEY] = served
         if span.trace.metered:
             tracing.hot(tracing.monotonic() - began)
         body = None
@@ -127,18 +128,17 @@ def headers_of(environ: Environ) -> Iterator[tuple[bytes, bytes]]:
 def raw_of(environ: Environ, path: str) -> Raw:
     """Return the raw facts of a request."""
     find = environ.get
+    query, host, agent = find("QUERY_STRING", ""), find("HTTP_HOST", ""), find("HTTP_USER_AGENT", "")
+    if not (query.isascii() and host.isascii() and agent.isascii()):
+        query, host, agent = _text(query), _text(host), _text(agent)
     peer, name = find("REMOTE_ADDR"), find("SERVER_NAME")
     return (
         find("wsgi.url_scheme", "http"),
         path,
-        _text(find("QUERY_STRING", "")),
-        find("SERVER_PROTOCOL", "").partition("/")[2],
-        _text(find("HTTP_HOST", "")),
-        _text(find("HTTP_USER_AGENT", "")),
-        (peer, _port(find("REMOTE_PORT"))) if peer else None,
-        (name, _port(find("SERVER_PORT"))) if name else None,
+        query,
+        find("SERVER_PROTOCOL", "")[5:],  # behind `HTTP/`
+        host,
+        agent,
+        (peer, find("REMOTE_PORT")) if peer else None,
+        (name, find("SERVER_PORT")) if name else None,
     )
-
-
-def _port(given: Any) -> int | None:
-    return int(given) if type(given) is str and given.isdecimal() else given if type(given) is int else None

@@ -36,16 +36,18 @@ class Served:
 
     Attributes:
         announced: bytes of the body by its Content-Length, -1 without one.
+        whole: whether somebody who knows has said that all of the body is there, and counted it.
 
     """
 
-    __slots__ = ("_environ", "_middleware", "_root", "_route", "_start_response", "announced", "span")
+    __slots__ = ("_environ", "_middleware", "_root", "_route", "_start_response", "announced", "span", "whole")
 
     def __init__(
         self, middleware: Middleware, span: ServerSpan, environ: Environ, start_response: StartResponse
     ) -> None:
         self.span = span
         self.announced = -1
+        self.whole = False
         self._middleware = middleware
         self._environ = environ
         self._root = len(environ.get("SCRIPT_NAME", ""))
@@ -59,6 +61,8 @@ class Served:
         span.response_status = int(status[:3]) if status[:3].isdecimal() else 0
         if name is not None:
             headers = [*headers, (name, f"{span.trace.trace_id:032x}")]
+        if self.whole:
+            return self._start_response(status, headers, *failure)
         for key, value in headers:
             if key in _LENGTHS and value.isdecimal():
                 self.announced = int(value)
@@ -87,9 +91,16 @@ class Served:
             self.failed(error)
         self.end()
 
+    def there(self, body: list[bytes]) -> None:
+        """Take a body that is there as a whole; a HEAD has none."""
+        self.span.response_size = sum(map(len, body)) if self.span.method != "HEAD" else 0
+        self.whole = True
+
     def watched(self, body: Iterable[bytes]) -> Iterable[bytes]:
         """Return the body; where all of it is there it is not touched, and the request is over."""
-        if type(body) in _THERE:
+        if self.whole:
+            pass
+        elif type(body) in _THERE:
             self.span.response_size += sum(map(len, body))
         elif type(body) is self._environ.get("wsgi.file_wrapper"):  # the server sends it past us
             self.span.response_size += max(self.announced, 0)

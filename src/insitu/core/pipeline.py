@@ -401,10 +401,10 @@ class Pipeline:
         self.reader.forget()
         self._reset()
         self.meter.reset()
-        for sender in self.senders:
-            sender.after_fork()
         for callback in self.forked:
             guard.call("pipeline.fork", callback)
+        for sender in self.senders:
+            sender.after_fork()
 
     def collect(self) -> Iterable[Family]:
         """Return what was produced, what was lost, and how much waits."""

@@ -278,9 +278,10 @@ class Sender:
             # Its thread had not ended in time, and may have held a lock of the exporter's for ever: not even `close`
             # can be called. It is kept, because nobody may be warned of what it leaves open.
             _inherited.append(self.exporter)
-            self.exporter = guard.call_in_worker(f"{self.name}.fork", self._make, self.wait, default=self.exporter)
         else:
             guard.call_in_worker(f"{self.name}.close", self.exporter.close)
+        # One of the child's own, which names the child as its resource.
+        self.exporter = guard.call_in_worker(f"{self.name}.fork", self._make, self.wait, default=self.exporter)
 
     def pending(self) -> dict[Signal, int]:
         """Return how many items wait or are on their way."""

@@ -14,7 +14,7 @@ from insitu.core import clock as clocks
 from insitu.core import context, guard, values
 from insitu.core.budget import turn
 from insitu.signals.limits import clean
-from insitu.signals.spans import Span
+from insitu.signals.spans import SilentSpan, Span
 from insitu.signals.tracing import OWN, SILENT, provider
 
 if TYPE_CHECKING:
@@ -90,7 +90,17 @@ class Block(Span):
             provider.hot(provider.monotonic() - now)
 
 
-def span(name: str, /, **attributes: Any) -> Block:
+def _omitted() -> SilentSpan | None:
+    """Return what stands for a span that the budget leaves out; None where it would begin a trace.
+
+    What other processes do, and what is logged, hangs on the span that is there: no context changes.
+    """
+    parent: Any = _current().get(SPAN_KEY)
+    trace = getattr(parent, "trace", None)
+    return None if trace is None else SilentSpan(trace, None, parent.span_id)
+
+
+def span(name: str, /, **attributes: Any) -> Block | SilentSpan:
     """Time a block as a span of the current trace, or as a trace of its own.
 
     Args:
@@ -102,6 +112,10 @@ def span(name: str, /, **attributes: Any) -> Block:
 
     """
     began = provider.monotonic() if turn() and provider.on else 0
+    if not provider.children and (omitted := _omitted()) is not None:
+        if began:
+            provider.hot(provider.monotonic() - began)
+        return omitted
     if type(name) is not str or len(name) > _SMALL:
         name = _clean_text(name, _SMALL)
     small = provider.limits.small

@@ -145,8 +145,8 @@ class ServerSpan(Span):
         facts.update(_address(host, server, scheme))
         if client:
             facts["client.address"] = facts["network.peer.address"] = client[0]
-            if client[1] is not None:
-                facts["client.port"] = facts["network.peer.port"] = client[1]
+            if (port := _port(client[1])) is not None:
+                facts["client.port"] = facts["network.peer.port"] = port
         if version:
             facts["network.protocol.version"] = version
         if agent:
@@ -194,8 +194,16 @@ def _address(host: str | bytes, server: Sequence[Any] | None, scheme: str) -> At
             found["server.port"] = number
         return found
     if server:
-        return {"server.address": server[0]} | ({"server.port": server[1]} if server[1] is not None else {})
+        number = _port(server[1])
+        return {"server.address": server[0]} | ({"server.port": number} if number is not None else {})
     return {}
+
+
+def _port(given: object) -> int | None:
+    """Return a port as a number; WSGI has it as a text."""
+    if type(given) is str:
+        return int(given) if given.isdecimal() else None
+    return given if type(given) is int else None
 
 
 class _Series:

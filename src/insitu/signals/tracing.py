@@ -59,6 +59,8 @@ class TracerProvider(api.TracerProvider):
         self.wall = clocks.SYSTEM.wall
         self.monotonic = clocks.SYSTEM.monotonic
         self.detail = EVERYTHING
+        self.children = True
+        """Whether there are spans below a request's: the budget's word."""
         self.full = False
         """Whether a span below a span needs no second look: nothing is left out, and no processor wants to see it."""
         self.sampler = Ratio()
@@ -96,6 +98,7 @@ class TracerProvider(api.TracerProvider):
         self.limits = self._limits if detail.attributes else replace(self._limits, attributes=0)
         self._thin = round(detail.share * (LOW_64_BITS + 1))
         self._bound = min(self.sampler.bound, self._thin) if isinstance(self.sampler, Ratio) else -1
+        self.children = detail.children
         self.full = self.on and detail is EVERYTHING and not self.processors
 
     # --- starting spans ---
