@@ -17,6 +17,7 @@ from django.urls import Resolver404, resolve
 
 from insitu.adapters import parts, wsgi
 from insitu.adapters.django_served import Served
+from insitu.adapters.wsgi_answers import settled
 from insitu.core import guard
 from insitu.signals.requests import fail
 from insitu.web.messages import Request
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
     from insitu.web.messages import Response
 
-_SECONDS: Final = 30.0
-"""A thread of the server waits no longer for the reader's."""
 _CATCH_ALL: Final = ("<", "^<", "^(", "(", "^.", ".")
 
 
@@ -58,7 +57,7 @@ class Middleware:
         if not self._watches(request):
             return self.get_response(request)
         if (answer := self._ours(request)) is not None:
-            return _sent(answer.result(_SECONDS), request)
+            return _sent(settled(answer), request)
         served, response = Served(self._requests, request), None
         try:
             response = served.answered(self.get_response(request), self._header)

@@ -59,8 +59,9 @@ def _watched(process: Callable[..., Any]) -> Callable[..., Any]:
     def process_response(*given: Any) -> Any:
         response = process(*given)
         served: Any = current().get(wsgi.KEY)
-        if served is not None and type(response.response) is list:
-            served.there(response.response)
+        pieces = getattr(response, "response", None)
+        if served is not None and type(pieces) is list and len(pieces) == 1 and type(pieces[0]) is bytes:
+            served.there(len(pieces[0]))
         return response
 
     return process_response

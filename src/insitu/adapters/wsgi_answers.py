@@ -18,7 +18,6 @@ Environ = MutableMapping[str, Any]
 StartResponse = Callable[..., Callable[[bytes], object]]
 
 _SECONDS: Final = 30.0
-"""A server's thread waits no longer for the reader's."""
 _LATE: Final = Response(503, b"insitu: the answer takes too long\n")
 
 
@@ -70,10 +69,7 @@ class Answers:
         request = Request(
             method, environ["PATH_INFO"], headers, environ.get("REMOTE_ADDR"), environ.get("QUERY_STRING", "")
         )
-        try:
-            response: Response = self._read(lambda: self._api.handle(request)).result(_SECONDS)
-        except TimeoutError:
-            response = _LATE
+        response = settled(self._read(lambda: self._api.handle(request)))
         start_response(
             f"{response.status} {HTTPStatus(response.status).phrase}",
             [
@@ -83,6 +79,14 @@ class Answers:
             ],
         )
         return [b"" if method == "HEAD" else response.body]
+
+
+def settled(answer: Future[Response]) -> Response:
+    """Wait for an answer, but not for ever: a server's thread is the application's."""
+    try:
+        return answer.result(_SECONDS)
+    except TimeoutError:
+        return _LATE
 
 
 class _Theirs:

@@ -91,9 +91,9 @@ class Served:
             self.failed(error)
         self.end()
 
-    def there(self, body: list[bytes]) -> None:
-        """Take a body that is there as a whole; a HEAD has none."""
-        self.span.response_size = sum(map(len, body)) if self.span.method != "HEAD" else 0
+    def there(self, size: int) -> None:
+        """Take note that all of the body is there, so many bytes; a HEAD has none."""
+        self.span.response_size = size if self.span.method != "HEAD" else 0
         self.whole = True
 
     def watched(self, body: Iterable[bytes]) -> Iterable[bytes]:
