@@ -13,7 +13,7 @@ TICK = 1_000
 WORK = {
     "a span that is made": lambda: insitu.span("load", tier="gold"),
     "a log record": lambda: insitu.log.info("loaded"),
-    "a record of the standard library": lambda: logging.getLogger("shop").warning("loaded"),
+    "a record of the standard library": lambda: logging.getLogger("tests.block").warning("loaded"),
 }
 
 
