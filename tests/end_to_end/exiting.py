@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import time
 
@@ -78,6 +79,7 @@ def main(how, number):
         process.start()
         process.join()
         return
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
     job(number)
     print("done", flush=True)
     if how == "sys.exit":
