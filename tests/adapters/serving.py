@@ -4,10 +4,12 @@ import contextlib
 import inspect
 import socket
 import threading
+from io import BytesIO
 
 import httpx
 import uvicorn
 
+from insitu.contracts import Answer
 from tests.servers import until
 
 
@@ -105,3 +107,38 @@ def plain_transports(patch):
     """Gives httpx's transports back as nobody has wrapped them, until the patch is undone."""
     for owner, name in ((httpx.HTTPTransport, "handle_request"), (httpx.AsyncHTTPTransport, "handle_async_request")):
         patch.setattr(owner, name, inspect.unwrap(getattr(owner, name)))
+
+
+def wsgi_ask(app, path, headers, pieces):
+    """As a WSGI server does: the whole body, or a part and then `close`."""
+    path, _, query = path.partition("?")
+    started = []
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path,
+        "QUERY_STRING": query,
+        "SERVER_NAME": "127.0.0.1",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "127.0.0.1",
+        "HTTP_HOST": "127.0.0.1",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": BytesIO(),
+        "wsgi.errors": None,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+        **{f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()},
+    }
+    body = app(environ, lambda *given: started.append(given) or (lambda _: None))
+    try:
+        taken = []
+        for number, piece in enumerate(body, start=1):
+            taken.append(piece)
+            if number == pieces:
+                break
+    finally:
+        getattr(body, "close", list)()
+    return Answer(int(started[0][0][:3]), b"".join(taken))

@@ -1,7 +1,6 @@
 """The one contract, for every adapter."""
 
 import asyncio
-from io import BytesIO
 
 import httpx
 import pytest
@@ -17,6 +16,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from insitu.contracts import AdapterContract, Answer, work
 from tests.adapters.django_settings import configure
+from tests.adapters.serving import wsgi_ask
 
 configure()
 
@@ -33,41 +33,6 @@ urlpatterns = [
     path("teapot", lambda _: HttpResponse(status=418)),
     path("stream", lambda request: StreamingHttpResponse(pieces() if hasattr(request, "scope") else work.stream())),
 ]
-
-
-def wsgi_ask(app, path, headers, pieces):
-    """As a WSGI server does: the whole body, or a part and then `close`."""
-    path, _, query = path.partition("?")
-    started = []
-    environ = {
-        "REQUEST_METHOD": "GET",
-        "SCRIPT_NAME": "",
-        "PATH_INFO": path,
-        "QUERY_STRING": query,
-        "SERVER_NAME": "127.0.0.1",
-        "SERVER_PORT": "80",
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "REMOTE_ADDR": "127.0.0.1",
-        "HTTP_HOST": "127.0.0.1",
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
-        "wsgi.input": BytesIO(),
-        "wsgi.errors": None,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": False,
-        "wsgi.run_once": False,
-        **{f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()},
-    }
-    body = app(environ, lambda *given: started.append(given) or (lambda _: None))
-    try:
-        taken = []
-        for number, piece in enumerate(body, start=1):
-            taken.append(piece)
-            if number == pieces:
-                break
-    finally:
-        getattr(body, "close", list)()
-    return Answer(int(started[0][0][:3]), b"".join(taken))
 
 
 def asgi_ask(app, path, headers, pieces):
@@ -123,6 +88,13 @@ DJANGO = {
 }
 
 
+def asgi_below(app):
+    async def outer(scope, receive, send):
+        await app({**scope, "path": scope["path"].removeprefix("/below")}, receive, send)
+
+    return outer
+
+
 class TestDjango(AdapterContract):
     """Its settings are the process's, so the applications share them; the middleware is what comes and goes."""
 
@@ -144,12 +116,14 @@ class TestDjango(AdapterContract):
             yield
 
     def below(self, app):
-        return None
+        return DispatcherMiddleware(lambda *_: [], {"/below": app})
 
 
 class TestDjangoAsync(TestDjango):
+    told_outside = False
     handler = ASGIHandler
     ask = staticmethod(asgi_ask)
+    below = staticmethod(asgi_below)
 
 
 class TestWsgi(AdapterContract):
@@ -242,8 +216,4 @@ class TestAsgi(TestFastApi):
 
         return bare
 
-    def below(self, app):
-        async def outer(scope, receive, send):
-            await app({**scope, "path": scope["path"].removeprefix("/below")}, receive, send)
-
-        return outer
+    below = staticmethod(asgi_below)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from django.core.exceptions import PermissionDenied
+from django.core.handlers.wsgi import WSGIHandler
 from django.db import connection
 from django.http import FileResponse, Http404, HttpResponse
 from django.test import AsyncClient, Client, override_settings
@@ -14,8 +15,9 @@ from django.urls import include, path, re_path
 import insitu
 from insitu.adapters import django_orm
 from insitu.contracts import servers
-from insitu.testing import recording
+from insitu.testing import FakeClock, recording
 from tests.adapters.django_settings import configure
+from tests.adapters.serving import wsgi_ask
 
 configure()
 OURS = "insitu.adapters.django.Middleware"
@@ -118,6 +120,38 @@ def test_an_exception_in_a_view_or_in_a_middleware_is_recorded_once(client, reco
     assert client.get(where).status_code == 500
     (span,), (noted,) = servers(recorded), recorded.errors
     assert (span.name, span.attributes["error.type"], noted.type) == (name, error, error)
+
+
+def test_an_exception_below_an_instrumented_wsgi_application_is_recorded_once_and_has_its_route(recorded):
+    with override_settings(ROOT_URLCONF=__name__, MIDDLEWARE=[OURS]):
+        app = insitu.instrument(WSGIHandler())
+        assert wsgi_ask(app, "/boom", {}, None).status == 500
+    (span,), (noted,) = servers(recorded), recorded.errors
+    assert (span.name, span.attributes["error.type"], noted.type) == ("GET /boom", "LookupError", "LookupError")
+
+
+def test_a_middleware_that_is_listed_twice_measures_once(recorded):
+    with override_settings(ROOT_URLCONF=__name__, MIDDLEWARE=[OURS, OURS]):
+        assert Client().get("/stock/7/a").content == b"there"
+    assert [span.name for span in servers(recorded)] == ["GET /stock/<int:number>/<path:where>"]
+
+
+def test_the_ledger_holds_what_the_middleware_does_and_not_the_view():
+    clock = FakeClock(tick=1_000)
+
+    def view(request):
+        clock.advance(0.00005)
+        return HttpResponse("ok")
+
+    with (
+        recording(clock=clock) as recorded,
+        override_settings(ROOT_URLCONF=(path("", view),), MIDDLEWARE=[OURS]),
+    ):
+        client = Client()
+        for _ in range(200):
+            client.get("/")
+        spent = recorded.runtime.meter.seconds()["request"] / 200
+    assert 1e-6 < spent < 2e-5
 
 
 def test_an_exception_that_the_test_client_raises_is_the_applications_own(client, recorded):

@@ -16,11 +16,9 @@ from django.http import HttpResponse
 from django.urls import Resolver404, resolve
 
 from insitu.adapters import parts, wsgi
-from insitu.adapters.django_served import Served
-from insitu.adapters.wsgi_answers import settled
+from insitu.adapters.django_served import Hidden, Served, template
+from insitu.adapters.wsgi_answers import asked, settled
 from insitu.core import guard
-from insitu.signals.requests import fail
-from insitu.web.messages import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,33 +53,39 @@ class Middleware:
         if self._awaited:
             return self._serve(request)
         if not self._watches(request):
-            return self.get_response(request)
+            return _told(request, self.get_response(request))
         if (answer := self._ours(request)) is not None:
             return _sent(settled(answer), request)
-        served, response = Served(self._requests, request), None
+        served, response = self._begun(request), None
         try:
-            response = served.answered(self.get_response(request), self._header)
+            response = self.get_response(request)
+            response = served.answered(response, request.resolver_match, self._header)
         finally:
             served.leave(response)
         return response
 
     async def _serve(self, request: HttpRequest) -> Any:
         if not self._watches(request):
-            return await self.get_response(request)
+            return _told(request, await self.get_response(request))
         if (answer := self._ours(request)) is not None:
             return _sent(await asyncio.wrap_future(answer), request)
-        served, response = Served(self._requests, request), None
+        served, response = self._begun(request), None
         try:
-            response = served.answered(await self.get_response(request), self._header)
+            response = await self.get_response(request)
+            response = served.answered(response, request.resolver_match, self._header)
         finally:
             served.leave(response)
         return response
 
     def _watches(self, request: HttpRequest) -> bool:
         """Whether nobody above has begun the request already."""
-        return (
-            self._requests.tracing.on and wsgi.KEY not in request.META and "insitu" not in getattr(request, "scope", ())
-        )
+        above = wsgi.KEY in request.META or "insitu" in getattr(request, "scope", ())
+        return self._requests.tracing.on and not above
+
+    def _begun(self, request: HttpRequest) -> Served | Hidden:
+        if self._requests.excluded(request.path):
+            return Hidden(self._requests)
+        return Served(self._requests, request)
 
     def _ours(self, request: HttpRequest) -> Future[Response] | None:
         """Return the answer to one of our own paths, unless a route of the application is meant for it."""
@@ -93,10 +97,16 @@ class Middleware:
                 return None
         except Resolver404:
             pass
-        meta = request.META
-        headers = {name.decode(): value.decode("latin-1") for name, value in wsgi.headers_of(meta)}
-        asked = Request(str(request.method), path, headers, meta.get("REMOTE_ADDR"), meta.get("QUERY_STRING", ""))
-        return self._read(lambda: self._api.handle(asked))
+        question = asked(request.META)
+        return self._read(lambda: self._api.handle(question))
+
+
+def _told(request: HttpRequest, response: Any) -> Any:
+    """Tell who measures the request from outside what its route is."""
+    above, match = request.META.get(wsgi.KEY), request.resolver_match
+    if above is not None and match is not None:
+        above.tell(template(match.route))
+    return response
 
 
 def _sent(answer: Response, request: HttpRequest) -> HttpResponse:
@@ -107,6 +117,6 @@ def _sent(answer: Response, request: HttpRequest) -> HttpResponse:
 
 def _failed(request: HttpRequest | None = None, **_: object) -> None:
     """Note the exception that Django is about to answer with a 500."""
-    span, error = request.META.get(wsgi.KEY) if request is not None else None, sys.exception()
-    if span is not None and error is not None:
-        guard.call("django.failed", fail, span, error)
+    served, error = request.META.get(wsgi.KEY) if request is not None else None, sys.exception()
+    if served is not None and error is not None:
+        guard.call("django.failed", served.failed, error)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from insitu.adapters import wsgi
-from insitu.adapters.wsgi_served import Measured
+from insitu.adapters.wsgi_served import Body, Measured
 from insitu.core import context
 from insitu.signals.requests import fail
 
@@ -20,6 +20,30 @@ if TYPE_CHECKING:
     from insitu.signals.requests import Raw, Requests
 
 _ANCHORS: Final = re.compile(r"[\^$]|\\[AZ]")
+
+
+class Hidden:
+    """A request that is out of every signal.
+
+    Args:
+        requests: the hot path.
+
+    """
+
+    def __init__(self, requests: Requests) -> None:
+        self._token = requests.hide()
+
+    def answered(self, response: Any, match: object, header: str | None) -> Any:
+        """Take what the application answers; what it streams is hidden, too."""
+        del match, header
+        if response.streaming and getattr(response, "file_to_stream", None) is None:
+            response.streaming_content = (Pieces if response.is_async else Body)(response.streaming_content)
+        return response
+
+    def leave(self, response: object) -> None:
+        """Leave the hidden context."""
+        del response
+        context.leave(self._token)
 
 
 class Served:
@@ -34,29 +58,25 @@ class Served:
     announced = -1
 
     def __init__(self, requests: Requests, request: HttpRequest) -> None:
-        meta = request.META
+        began = requests.tracing.monotonic()
         self._requests = requests
-        self._request: HttpRequest | None = request
         self._route = ""
-        self.hidden = requests.excluded(request.path)
-        if self.hidden:
-            self._tokens = [requests.hide()]
-            return
-        called = "HTTP_TRACEPARENT" in meta or "HTTP_BAGGAGE" in meta or requests.propagator is not None
-        above, outer = requests.arriving(wsgi.headers_of(meta)) if called else (None, None)
-        self.span = requests.begin(str(request.method), _raw(request), above, wsgi.size_of(meta))
-        self._tokens = [token for token in (outer, context.enter(self.span)) if token is not None]
-        meta[wsgi.KEY] = self.span
-        if (request_id := meta.get("HTTP_X_REQUEST_ID")) is not None:
-            context.bind({"request.id": request_id[:128]})
+        self.span, self._tokens = wsgi.begin(requests, request.META, _raw(request))
+        request.META[wsgi.KEY] = self
+        self._meter(began)
 
-    def answered(self, response: Any, header: str | None) -> Any:
-        """Take what the application answers; a body that is streamed ends the request."""
-        if self.hidden:
-            return response
+    def answered(self, response: Any, match: Any, header: str | None) -> Any:
+        """Take what the application answers; a body that is streamed ends the request.
+
+        Args:
+            response: Django's.
+            match: of the resolver, None where no route answers.
+            header: name of a response header for the trace id, or None.
+
+        """
+        began = self._requests.tracing.monotonic()
         span = self.span
-        match = self._request.resolver_match if self._request is not None else None
-        self._route = _template(match.route) if match is not None else ""
+        self._route = template(match.route) if match is not None else ""
         span.response_status = response.status_code
         if header is not None:
             response[header] = f"{span.trace.trace_id:032x}"
@@ -66,58 +86,81 @@ class Served:
         elif getattr(response, "file_to_stream", None) is not None:  # the server may send it past us
             response._resource_closers.append(self.end)
         elif response.is_async:
-            response.streaming_content = _Pieces(response.streaming_content, self)
+            response.streaming_content = Pieces(response.streaming_content, self)
         else:
             response.streaming_content = Measured(response.streaming_content, self)
+        self._meter(began)
         return response
 
     def leave(self, response: object) -> None:
         """Leave the request's context; without a response what ends it is on its way to the server."""
-        if response is None and not self.hidden:
+        if response is None:
             self.broken(sys.exception())
-        while self._tokens:
-            context.leave(self._tokens.pop())
-        self._request = None
+        wsgi.leave(self._tokens)
+
+    def tell(self, route: str) -> None:
+        """Take note of the route that somebody below has found."""
+        self._route = route
+
+    def failed(self, error: BaseException) -> None:
+        """Note an exception that nobody in the application handles."""
+        fail(self.span, error)
 
     def broken(self, error: BaseException | None) -> None:
         """End the request, with the exception that leaves the application; a body's end is none."""
         if error is not None and not isinstance(error, StopIteration):
-            fail(self.span, error)
+            self.failed(error)
         self.end()
 
     def end(self) -> None:
         """End the request; only the first call counts."""
         self._requests.finish(self.span, self._route)
 
+    def _meter(self, began: int) -> None:
+        if self.span.trace.metered:
+            self._requests.tracing.hot(self._requests.tracing.monotonic() - began)
 
-class _Pieces:
-    """A body that is streamed by a coroutine, in whose every step the application finds its own context."""
 
-    def __init__(self, pieces: Any, served: Served) -> None:
+class Pieces:
+    """A body that is streamed by a coroutine, in whose every step the application finds its own context.
+
+    Args:
+        pieces: the body.
+        served: what ends with it, if anything does.
+
+    """
+
+    def __init__(self, pieces: Any, served: Served | None = None) -> None:
         self._pieces = pieces
         self._served = served
         self._context = context.current()
-        self.close = served.end
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         pieces, served = aiter(self._pieces), self._served
         try:
-            while True:
-                token = context.attach(self._context)
-                try:
-                    piece = await anext(pieces, None)
-                finally:
-                    context.leave(token)
-                if piece is None:
-                    break
-                served.span.response_size += len(piece)
+            while (piece := await self._next(pieces)) is not None:
+                if served is not None:
+                    served.span.response_size += len(piece)
                 yield piece
         finally:
-            served.broken(sys.exception())
+            if served is not None:
+                served.broken(sys.exception())
+
+    async def _next(self, pieces: AsyncIterator[bytes]) -> bytes | None:
+        token = context.attach(self._context)
+        try:
+            return await anext(pieces, None)
+        finally:
+            context.leave(token)
+
+    def close(self) -> None:
+        """End the request, as the server does when all is sent or the client has gone."""
+        if self._served is not None:
+            self._served.end()
 
 
 @lru_cache(2_000)
-def _template(route: str) -> str:
+def template(route: str) -> str:
     """Return a resolver's route as a path; where it is made of regular expressions, without their anchors."""
     return "/" + _ANCHORS.sub("", route)
 

@@ -10,7 +10,6 @@ from werkzeug.exceptions import HTTPException, NotFound
 
 from insitu.adapters import wsgi
 from insitu.core import guard
-from insitu.core.context import current
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +57,7 @@ def _watched(process: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(process)
     def process_response(*given: Any) -> Any:
         response = process(*given)
-        served: Any = current().get(wsgi.KEY)
+        served = request.environ.get(wsgi.KEY)
         pieces = getattr(response, "response", None)
         if served is not None and type(pieces) is list and len(pieces) == 1 and type(pieces[0]) is bytes:
             served.there(len(pieces[0]))

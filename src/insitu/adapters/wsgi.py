@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from insitu.signals.requests import Raw, Requests, ServerSpan
     from insitu.web.api import Api
 
+Tokens = tuple[Any, ...]
 App = Callable[[Environ, StartResponse], Iterable[bytes]]
 KEY: Final = "insitu.request"
 """Of `environ`: what is served (`Served`). Who finds it there is below an instrumented application."""
@@ -70,14 +71,8 @@ class Middleware:
         path = _text(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
         if requests.excluded(path):
             return self._hidden(environ, start_response)
-        called = "HTTP_TRACEPARENT" in environ or "HTTP_BAGGAGE" in environ or requests.propagator is not None
-        above, outer = requests.arriving(headers_of(environ)) if called else (None, None)
-        span = requests.begin(environ["REQUEST_METHOD"], raw_of(environ, path), above, size_of(environ))
-        token = context.enter(span)
-        if (request_id := environ.get("HTTP_X_REQUEST_ID")) is not None:
-            context.bind({"request.id": _text(request_id)[:128]})
+        span, tokens = begin(requests, environ, raw_of(environ, path))
         environ[KEY] = served = Served(self, span, environ, start_response)
-        context.current()[KEY] = served
         if span.trace.metered:
             tracing.hot(tracing.monotonic() - began)
         body = None
@@ -86,9 +81,7 @@ class Middleware:
         finally:
             if body is None:
                 served.broken(sys.exception())
-            context.leave(token)
-            if outer is not None:
-                context.leave(outer)
+            leave(tokens)
         return body
 
     def end(self, span: ServerSpan, route: str) -> None:
@@ -107,13 +100,30 @@ class Middleware:
             context.leave(token)
 
 
+def begin(requests: Requests, environ: Environ, raw: Raw) -> tuple[ServerSpan, Tokens]:
+    """Begin a request and make it current; `leave` takes that back."""
+    called = "HTTP_TRACEPARENT" in environ or "HTTP_BAGGAGE" in environ or requests.propagator is not None
+    above, outer = requests.arriving(headers_of(environ)) if called else (None, None)
+    span = requests.begin(environ["REQUEST_METHOD"], raw, above, _size(environ))
+    token = context.enter(span)
+    if (request_id := environ.get("HTTP_X_REQUEST_ID")) is not None:
+        context.bind({"request.id": _text(request_id)[:128]})
+    return span, (token, outer)
+
+
+def leave(tokens: Tokens) -> None:
+    """Leave the contexts of a request."""
+    for token in tokens:
+        if token is not None:
+            context.leave(token)
+
+
 def _text(value: str) -> str:
     """Return a text of `environ`, whose characters stand for bytes (PEP 3333), as the UTF-8 that it mostly is."""
     return value if value.isascii() else value.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
-def size_of(environ: Environ) -> int:
-    """Return the bytes of the request's body, -1 where it is not said."""
+def _size(environ: Environ) -> int:
     length = environ.get("CONTENT_LENGTH") or ""
     return int(length) if length.isdecimal() and len(length) < _DIGITS else -1
 

@@ -62,13 +62,7 @@ class Answers:
         return self._sent(environ, start_response)
 
     def _sent(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        headers = {
-            name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name.startswith("HTTP_")
-        }
-        method = environ["REQUEST_METHOD"]
-        request = Request(
-            method, environ["PATH_INFO"], headers, environ.get("REMOTE_ADDR"), environ.get("QUERY_STRING", "")
-        )
+        request = asked(environ)
         response = settled(self._read(lambda: self._api.handle(request)))
         start_response(
             f"{response.status} {HTTPStatus(response.status).phrase}",
@@ -78,7 +72,14 @@ class Answers:
                 ("content-length", str(len(response.body))),
             ],
         )
-        return [b"" if method == "HEAD" else response.body]
+        return [b"" if request.method == "HEAD" else response.body]
+
+
+def asked(environ: Environ) -> Request:
+    """Return what the API is asked."""
+    headers = {name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name.startswith("HTTP_")}
+    peer, query = environ.get("REMOTE_ADDR"), environ.get("QUERY_STRING", "")
+    return Request(environ["REQUEST_METHOD"], environ["PATH_INFO"], headers, peer, query)
 
 
 def settled(answer: Future[Response]) -> Response:

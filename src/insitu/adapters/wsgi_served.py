@@ -75,10 +75,14 @@ class Served:
         return written
 
     def look(self) -> None:
-        """Find out the route, with what it is mounted below: frameworks know it while they answer, and then forget."""
+        """Find out the route: frameworks know it while they answer, and then forget."""
         route = self._middleware.route(self._environ)
         if route:
-            self._route = self._environ.get("SCRIPT_NAME", "")[self._root :] + route
+            self.tell(route)
+
+    def tell(self, route: str) -> None:
+        """Take note of the route; what it is mounted below is in `environ` meanwhile."""
+        self._route = self._environ.get("SCRIPT_NAME", "")[self._root :] + route
 
     def failed(self, error: BaseException) -> None:
         """Note an exception that nobody in the application handles."""
