@@ -34,6 +34,18 @@ def test_one_in_sixteen_is_timed_for_the_ledger(recorded, work):
     assert timed in (2 * TICK, 4 * TICK)  # a log record looks at the clock itself
 
 
+def test_what_takes_turns_is_timed_each_for_itself(recorded):
+    """Sixteen operations a round: with one count for all, the same one would always have its turn."""
+    meter = recorded.runtime.meter
+    before = meter.nanoseconds
+    for _ in range(METERED):
+        for _ in range(METERED - 1):
+            insitu.span("load")
+        insitu.log.info("loaded")
+    spans, logs = METERED - 1, 1
+    assert meter.nanoseconds - before == (spans + 2 * logs) * METERED * TICK
+
+
 @pytest.mark.parametrize("step", [2, 6], ids=["child spans", "traces"])
 def test_a_span_that_is_left_out_changes_no_context(recorded, step):
     with insitu.span("request"):

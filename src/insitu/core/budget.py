@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 PREEMPTED: Final = 100_000
 """Nanoseconds after which a timing on the hot path holds another thread's work rather than ours, and is cut."""
 
-turn: Final = itertools.cycle((*(False,) * (METERED - 1), True)).__next__
-"""Whether it is this operation's turn to be timed, where it knows of no trace: a span being made, a log record."""
+
+def turns() -> Callable[[], bool]:
+    """Return what tells whose turn it is to be timed: one in METERED, of a kind of operation that knows of no trace.
+
+    Each kind has its own: of fifteen spans and a log record by turns, one count for both would time the record alone.
+    """
+    return itertools.cycle((*(False,) * (METERED - 1), True)).__next__
 
 
 class Meter:
@@ -43,7 +48,7 @@ class Meter:
         self._started = clock.wall()
 
     def hot(self, elapsed: int) -> None:
-        """Add one timing of the hot path, in nanoseconds: of a metered trace, or of what was in `turn`."""
+        """Add one timing of the hot path, in nanoseconds: of a metered trace, or of what had its turn."""
         self.nanoseconds += (elapsed if elapsed < PREEMPTED else PREEMPTED) * METERED
 
     def add(self, thread: str, elapsed: int) -> None:

@@ -12,7 +12,7 @@ from opentelemetry.trace import SpanKind
 
 from insitu.core import clock as clocks
 from insitu.core import context, guard, values
-from insitu.core.budget import turn
+from insitu.core.budget import turns
 from insitu.signals.limits import clean
 from insitu.signals.spans import SilentSpan, Span
 from insitu.signals.tracing import OWN, SILENT, provider
@@ -28,6 +28,7 @@ _leave: Final = context.leave
 _clean_text: Final = values.text
 _SMALL: Final = values.SMALL
 _INT64_MIN, _INT64_MAX = values.INT64_MIN, values.INT64_MAX
+_turn: Final = turns()
 
 
 class Block(Span):
@@ -111,7 +112,7 @@ def span(name: str, /, **attributes: Any) -> Block | SilentSpan:
         A context manager that yields the span.
 
     """
-    began = provider.monotonic() if turn() and provider.on else 0
+    began = provider.monotonic() if _turn() and provider.on else 0
     if not provider.children and (omitted := _omitted()) is not None:
         if began:
             provider.hot(provider.monotonic() - began)
