@@ -108,6 +108,22 @@ def test_a_copy_is_made_anew_when_its_original_has_changed_and_only_then(left_be
         assert names(reader) == ["three", "two", "one"]
 
 
+def test_a_copy_goes_with_its_original(left_behind, monkeypatch):
+    folder = left_behind("one")
+    monkeypatch.setattr(tempfile, "tempdir", str(room := folder.parent / "room"))
+    room.mkdir()
+    room.chmod(0o777)
+    reader = Reader(folder, lambda: None)
+    with without_write_access(folder):
+        assert names(reader) == ["one"]
+    for path in folder.iterdir():
+        path.unlink()
+    left_behind("two", file="two.db")
+    with without_write_access(folder):
+        assert names(reader) == ["two"]
+    assert {path.name.partition(".")[0] for path in room.glob("*/*")} == {"two"}
+
+
 def test_where_there_is_no_room_for_a_copy_it_is_said_and_the_other_files_are_read(left_behind, monkeypatch, caplog):
     folder = left_behind("one")
     left_behind("other", ended=True, file="other.db")

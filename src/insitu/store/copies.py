@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Copies:
-    """The copies of one reader; they go with it, and are made anew when the original has changed."""
+    """The copies of one reader: they go with it or with their originals, and so take no more room than those."""
 
     def __init__(self) -> None:
         self._folder = ""
@@ -36,12 +36,18 @@ class Copies:
         pairs = [(original, to) for original, to in pairs if original.exists()]
         state = [_state(original.stat()) for original, _ in pairs]
         if self._made.get(path) != state:
-            for left in copy.parent.glob(f"{copy.name}*"):
-                left.unlink()
+            self._forget(path)
+            for gone in [each for each in self._made if not each.exists()]:
+                self._forget(gone)
             for original, to in pairs:
                 shutil.copyfile(original, to)
             self._made[path] = state
         return copy
+
+    def _forget(self, path: Path) -> None:
+        self._made.pop(path, None)
+        for left in Path(self._folder).glob(f"{path.name}*"):
+            left.unlink()
 
 
 def _remove(folder: str, owner: int) -> None:
