@@ -158,16 +158,23 @@ class DatadogAgent:
         return list(get_json(f"{self.otlp}/test/session/{signal}"))
 
 
-@pytest.fixture
-def ddapm_agent(tmp_path: Path) -> Iterator[DatadogAgent]:
-    """A ddapm-test-agent: an OTLP receiver and a DataDog agent, written by others, that gives back what it got."""
+@contextlib.contextmanager
+def datadog_agent(folder: Path) -> Iterator[DatadogAgent]:
+    """Runs a ddapm-test-agent: an OTLP receiver and a DataDog agent, written by others, that gives back what it got."""
     program = backend("ddapm-test-agent")
     port, http, grpc = free_port(), free_port(), free_port()
-    folder = tmp_path / "ddapm"
-    (folder / "snapshots").mkdir(parents=True)
+    home = folder / "ddapm"
+    (home / "snapshots").mkdir(parents=True)
     options = {"--port": port, "--otlp-http-port": http, "--otlp-grpc-port": grpc, "--snapshot-dir": "snapshots"}
     command = [str(program), *(str(word) for option in options.items() for word in option)]
     agent = DatadogAgent(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{http}", f"127.0.0.1:{grpc}")
-    with running(command, f"{agent.url}/info", folder / "log"):
+    with running(command, f"{agent.url}/info", home / "log"):
         until(lambda: not agent.received("traces"), START, "the agent's OTLP port")
+        yield agent
+
+
+@pytest.fixture
+def ddapm_agent(tmp_path: Path) -> Iterator[DatadogAgent]:
+    """An agent of the test's own."""
+    with datadog_agent(tmp_path) as agent:
         yield agent

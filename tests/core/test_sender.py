@@ -455,6 +455,13 @@ def test_a_child_starts_empty(make):
     assert sender.sent == {"logs": 2}
 
 
+def test_a_childs_exporter_is_its_own_and_the_parents_is_closed():
+    made = []
+    sender = Sender(lambda _wait: made.append(Recorder()) or made[-1], list, Meter(SYSTEM), SYSTEM)
+    sender.after_fork()
+    assert (len(made), sender.exporter, made[0].closed) == (2, made[1], True)
+
+
 def test_what_was_sent_and_lost_is_a_metric(make):
     exporter = Recorder()
     exporter.answer = lambda items: Delivery(items - 1, 1, "partial")

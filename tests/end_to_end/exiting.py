@@ -11,7 +11,7 @@ import psutil  # insitu loads it a moment later; Python forgets about a Ctrl-C w
 import insitu
 
 assert psutil
-insitu.init(service="exits")
+insitu.init()
 orders = insitu.counter("orders", help="Orders placed.")
 
 

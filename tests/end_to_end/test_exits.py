@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import httpx
 import pytest
 
 import insitu
-from tests.servers import free_port, until
+from tests.servers import datadog_agent, free_port, until
 
 pytestmark = pytest.mark.backend
 
@@ -52,10 +53,12 @@ class Run:
 
     def __init__(self, agent, command, **more):
         self._agent = agent
+        self._name = str(uuid.uuid4())
         environ = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": os.pathsep.join(map(str, ROOTS)),
             "INSITU_STORE": "none",
+            "OTEL_SERVICE_NAME": self._name,
             "OTEL_EXPORTER_OTLP_ENDPOINT": agent.otlp,
             "OTEL_BSP_SCHEDULE_DELAY": "30000",  # nothing goes out by itself in time
             "OTEL_BLRP_SCHEDULE_DELAY": "30000",
@@ -72,34 +75,28 @@ class Run:
         _, self.complaints = self.process.communicate(timeout=30)
         return time.monotonic() - began
 
+    def _scopes(self, signal):
+        """Who told it, and each scope of what it told."""
+        kind = "spans" if signal == "traces" else signal
+        for request in self._agent.received(signal):
+            for told in request[f"resource_{kind}"]:
+                if {"key": "service.name", "value": {"string_value": self._name}} in told["resource"]["attributes"]:
+                    yield from ((str(told["resource"]), scope) for scope in told[f"scope_{kind}"])
+
     def spans(self, kind):
-        return sum(
-            span["kind"] == kind
-            for request in self._agent.received("traces")
-            for resource in request["resource_spans"]
-            for scope in resource["scope_spans"]
-            for span in scope["spans"]
-        )
+        return sum(span["kind"] == kind for _, scope in self._scopes("traces") for span in scope["spans"])
 
     def logs(self):
-        return sum(
-            record["body"] == {"string_value": "an order is placed"}
-            for request in self._agent.received("logs")
-            for resource in request["resource_logs"]
-            for scope in resource["scope_logs"]
-            for record in scope["log_records"]
-        )
+        placed = {"string_value": "an order is placed"}
+        return sum(record["body"] == placed for _, scope in self._scopes("logs") for record in scope["log_records"])
 
     def counted(self):
         """The orders of all processes: each one's last word."""
         last = {}
-        for request in self._agent.received("metrics"):
-            for resource in request["resource_metrics"]:
-                who = str(resource["resource"])
-                for scope in resource["scope_metrics"]:
-                    for metric in scope["metrics"]:
-                        if metric["name"] == "orders":
-                            last[who] = sum(int(point["as_int"]) for point in metric["sum"]["data_points"])
+        for who, scope in self._scopes("metrics"):
+            for metric in scope["metrics"]:
+                if metric["name"] == "orders":
+                    last[who] = sum(int(point["as_int"]) for point in metric["sum"]["data_points"])
         return sum(last.values())
 
     def __enter__(self):
@@ -111,6 +108,12 @@ class Run:
             self.process.communicate()
 
 
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory):
+    with datadog_agent(tmp_path_factory.mktemp("agent")) as started:
+        yield started
+
+
 def told(name, run, kind, took):
     spans, logs, counted = arrived = run.spans(kind), run.logs(), run.counted()
     print(f"{name:<34} spans {spans:>3}, log records {logs:>3}, counted {counted:>3} of {ORDERS}; {took:.2f} s")
@@ -118,9 +121,9 @@ def told(name, run, kind, took):
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_a_server_that_is_told_to_end_has_delivered_everything(ddapm_agent, name):
+def test_a_server_that_is_told_to_end_has_delivered_everything(agent, name):
     port = free_port()
-    with Run(ddapm_agent, [word.format(port=port) for word in SERVERS[name]]) as run:
+    with Run(agent, [word.format(port=port) for word in SERVERS[name]]) as run:
         url = f"http://127.0.0.1:{port}"
         until(lambda: answers(f"{url}/nothing"), 30, name)
         for _ in range(ORDERS):
@@ -133,8 +136,8 @@ def test_a_server_that_is_told_to_end_has_delivered_everything(ddapm_agent, name
 
 
 @pytest.mark.parametrize("how", SCRIPTS)
-def test_a_script_that_ends_has_delivered_everything(ddapm_agent, how):
-    with Run(ddapm_agent, [MODULE, how, str(ORDERS)], INSITU_SIGNALS="true") as run:
+def test_a_script_that_ends_has_delivered_everything(agent, how):
+    with Run(agent, [MODULE, how, str(ORDERS)], INSITU_SIGNALS="true") as run:
         if how.startswith("SIG"):
             assert run.process.stdout.readline() == "done\n"
         took = run.end(getattr(signal, how) if how.startswith("SIG") else None)
