@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 from fastapi import FastAPI
@@ -29,6 +30,7 @@ STEPS: Final = 20
 """Spans below a request's own; in full detail they cost more than the budget."""
 BUSY_LIMIT: Final = 0.1
 BUSY_REQUESTS: Final = 2_000
+STEPWISE_REQUESTS: Final = 300
 WITHIN_SECONDS: Final = 20
 _STEADY_SECONDS: Final = 2.0
 
@@ -36,7 +38,7 @@ _STEADY_SECONDS: Final = 2.0
 def insitu_budgeted() -> timing.Round:
     """Every default signal, and one percent of a core; the first round goes on until that is kept."""
     ours.start(budget=f"{LIMIT:.0%}")
-    driver = Driver(insitu.instrument(_make()), "/", b"")
+    driver = Driver(insitu.instrument(_make(_step)), "/", b"")
     measure = timing.whole(lambda requests: _run(driver, requests), REQUESTS, ours.flush)
     held = _held(driver)
 
@@ -52,27 +54,38 @@ def insitu_busy() -> timing.Round:
     """The usual request without a pause, and a budget that lets no trace be recorded."""
     ours.start(budget=f"{BUSY_LIMIT:.0%}")
     driver = Driver(insitu.instrument(make()))
-    measure = timing.whole(driver.run, BUSY_REQUESTS, ours.flush)
     until = time.monotonic() + WITHIN_SECONDS
     while runtime.current().ladder.step < len(LADDER) - 1 and time.monotonic() < until:
         driver.run(BUSY_REQUESTS)
         ours.flush()
-
-    def round_(effort: float) -> dict[str, float]:
-        before = ours.ledger()
-        whole = measure(effort)
-        return {"": whole, "ledger": (ours.ledger() - before) * 1e6 / timing.scaled(BUSY_REQUESTS, effort)}
-
-    return round_
+    return ours.measured(driver.run, BUSY_REQUESTS)
 
 
-def _make() -> FastAPI:
+def stepwise_bare() -> timing.Round:
+    """The request of many steps, which nobody traces."""
+    return timing.whole(Driver(_make(lambda _: nullcontext()), "/", b"").run, STEPWISE_REQUESTS)
+
+
+def insitu_stepwise() -> timing.Round:
+    """The same with a span for each step."""
+    ours.start()
+    return ours.measured(Driver(insitu.instrument(_make(_step)), "/", b"").run, STEPWISE_REQUESTS)
+
+
+def insitu_left_out() -> timing.Round:
+    """The same where the budget leaves these spans out."""
+    ours.start()
+    runtime.current()._reduce(LADDER[2])
+    return ours.measured(Driver(insitu.instrument(_make(_step)), "/", b"").run, STEPWISE_REQUESTS)
+
+
+def _make(step: Callable[[int], AbstractContextManager[object]]) -> FastAPI:
     app = FastAPI(title="bench")
 
     @app.get("/")
     async def stepwise() -> int:
         for number in range(STEPS):
-            with _step(number):
+            with step(number):
                 pass
         return STEPS
 

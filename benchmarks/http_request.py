@@ -42,15 +42,7 @@ def insitu_unsampled() -> timing.Round:
 
 
 def _ours() -> timing.Round:
-    measure = timing.whole(Driver(insitu.instrument(make())).run, REQUESTS, ours.flush)
-
-    def both(effort: float) -> dict[str, float]:
-        before = ours.ledger()
-        whole = measure(effort)
-        entered = ours.ledger() - before
-        return {"": whole, "ledger": entered * 1e6 / timing.scaled(REQUESTS, effort)}
-
-    return both
+    return ours.measured(Driver(insitu.instrument(make())).run, REQUESTS)
 
 
 def otel() -> timing.Round:

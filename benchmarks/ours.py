@@ -12,6 +12,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 import insitu
+from benchmarks import timing
 from insitu import runtime
 from insitu.core.ports import Delivery
 from insitu.exporters import otlp
@@ -55,6 +56,18 @@ def flush() -> None:
     """Do all background work now; what was lost was not measured, so a loss is an error."""
     if not insitu.flush(timeout=60):
         raise RuntimeError("insitu lost records, or could not flush in time")
+
+
+def measured(work: timing.Work, operations: int) -> timing.Round:
+    """Return a round that measures the process, and beside that what insitu's ledger says (`ledger`)."""
+    measure = timing.whole(work, operations, flush)
+
+    def both(effort: float) -> dict[str, float]:
+        before = ledger()
+        whole = measure(effort)
+        return {"": whole, "ledger": (ledger() - before) * 1e6 / timing.scaled(operations, effort)}
+
+    return both
 
 
 def ledger() -> float:

@@ -239,6 +239,18 @@ ROWS: Final = (
         _WITHIN_A_QUARTER,
     ),
     Row(
+        "budget.spans",
+        "request of 20 spans: ledger, to what insitu adds",
+        Cost("budgeted:insitu_stepwise.ledger"),
+        Cost("budgeted:insitu_stepwise", "budgeted:stepwise_bare"),
+    ),
+    Row(
+        "budget.left-out",
+        "the same where the budget leaves them out",
+        Cost("budgeted:insitu_left_out.ledger"),
+        Cost("budgeted:insitu_left_out", "budgeted:stepwise_bare"),
+    ),
+    Row(
         "budget.share",
         "budget of 1 %: share of a core, once it is kept",
         Cost(f"{_BUDGETED}.share"),

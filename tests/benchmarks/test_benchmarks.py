@@ -130,3 +130,32 @@ def test_a_contender_whose_process_ends_is_named_with_its_status(monkeypatch):
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     _, failures = harness.measure(["instruments:insitu_counter"], harness.QUICK)
     assert failures == {"instruments:insitu_counter": "instruments:insitu_counter: ended with 1"}
+
+
+class Rounds:
+    """A contender whose rounds are known."""
+
+    name = "ours:request"
+
+    def __init__(self, *rounds):
+        self._rounds = iter(rounds)
+
+    def round(self, effort):
+        return {f"{self.name}{key}": value for key, value in next(self._rounds).items()}
+
+
+@pytest.mark.parametrize(
+    ("rounds", "kept"),
+    [
+        ([{"": 3.0, ".ledger": 1.0}, {"": 2.0, ".ledger": 2.0}], {"": 2.0, ".ledger": 2.0}),
+        ([{"": 2.0, ".ledger": 2.0}, {"": 3.0, ".ledger": 1.0}], {"": 2.0, ".ledger": 2.0}),
+        ([{".caller": 3.0, ".whole": 5.0}, {".caller": 2.0, ".whole": 6.0}], {".caller": 2.0, ".whole": 5.0}),
+    ],
+    ids=["a better round", "a worse round", "figures that stand alone"],
+)
+def test_figures_that_belong_to_a_round_are_kept_from_one_round(rounds, kept):
+    figures = {}
+    contender = Rounds(*rounds)
+    for _ in rounds:
+        harness._turn(contender, 1.0, figures)
+    assert figures == {f"{contender.name}{key}": value for key, value in kept.items()}
