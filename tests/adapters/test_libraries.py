@@ -184,3 +184,11 @@ def test_with_real_packages_our_own_hooks_stand_and_nobody_elses_does_their_work
     assert found["sqlalchemy"] == ["sqlalchemy", "instrumented", "insitu"]
     assert "fastapi" not in found
     assert done.stderr == ""
+
+
+def test_a_library_that_is_installed_and_not_used_is_not_imported():
+    """The instrumentation of aiohttp imports it when it is loaded, and its entry point has another name."""
+    program = "import sys, insitu; insitu.init(store='none'); assert 'aiohttp' not in sys.modules; import aiohttp"
+    program += "; from insitu.adapters.libraries import found; print(found['aiohttp-client'].state)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("instrumented\n", "")

@@ -24,6 +24,9 @@ OWN_WORK: Final = frozenset(
 )
 """Instrumentations whose work insitu does itself; they are loaded only when they are asked for by name."""
 
+_LIBRARIES: Final = {"aiohttp-client": "aiohttp", "aiohttp-server": "aiohttp", "mysqlclient": "MySQLdb"}
+"""Of entry points with other names than their library: to load one imports it, 120 ms for aiohttp that nobody uses."""
+
 
 class Found(NamedTuple):
     """What became of one library: for `doctor`."""
@@ -86,11 +89,12 @@ def _load_with_its_library(entry: metadata.EntryPoint) -> None:
     def load(_: Any = None) -> None:
         guard.call(f"instrument {entry.name}", _load, entry)
 
-    if entry.name in sys.modules or not installed(entry.name):
+    library = _LIBRARIES.get(entry.name, entry.name)
+    if library in sys.modules or not installed(library):
         load()  # the name of an entry point is that of its library for most, and for the rest there is no telling
     else:
         found.setdefault(entry.name, Found(entry.name, "waiting for its import", entry.value))
-        wrapt.register_post_import_hook(load, entry.name)
+        wrapt.register_post_import_hook(load, library)
 
 
 def _load(entry: metadata.EntryPoint) -> None:
