@@ -229,14 +229,6 @@ ROWS: Final = (
         "all steps down: ledger, to what insitu adds to bare",
         Cost("budgeted:insitu_busy.ledger"),
         Cost("budgeted:insitu_busy", _BARE),
-        _WITHIN_A_QUARTER,
-    ),
-    Row(
-        "budget.outside",
-        "the same the other way round",
-        Cost("budgeted:insitu_busy", _BARE),
-        Cost("budgeted:insitu_busy.ledger"),
-        _WITHIN_A_QUARTER,
     ),
     Row(
         "budget.spans",

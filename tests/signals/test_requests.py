@@ -287,3 +287,14 @@ def test_an_exemplar_names_the_request(recorded, clock):
         clock.advance(0.03)
     (exemplar,) = [exemplar for exemplar in recorded.point(DURATION).exemplars if exemplar]
     assert (exemplar.trace_id, exemplar.span_id, exemplar.value) == (span.trace.trace_id, span.span_id, 0.03)
+
+
+def test_what_counting_unsampled_requests_costs_their_threads_is_in_the_ledger_once():
+    with recording(clock=FakeClock(tick=1_000), sample=0.0) as recorded:
+        before = recorded.runtime.meter.nanoseconds
+        for _ in range(6_400):
+            requests.finish(
+                requests.begin("GET", ("http", "/", b"", "1.1", b"", b"", None, None), None, -1), "/items/{id}"
+            )
+        spent = recorded.runtime.meter.nanoseconds - before
+    assert 90_000 <= spent <= 100_000  # a look at the clock for each 64 of them, but where one is metered itself
