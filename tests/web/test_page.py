@@ -123,6 +123,23 @@ def test_from_the_overview_to_the_slow_route_to_its_trace_to_the_line_that_says_
     expect(page.locator(".details")).to_contain_text("sqlite")
 
 
+def test_the_first_ten_seconds_are_a_point_in_the_traffic(kept, address, page):
+    durations = Histogram()
+    durations.record(0.1)
+    kept.counted.append(Interval(kept.now - TEN_SECONDS, TEN_SECONDS, {QUICK: RouteTotals(80, 0, durations)}))
+    page.goto(address())
+    expect(page.locator(".routes tbody tr")).to_have_count(1)
+    blue = """() => {
+        const canvas = document.querySelector("canvas");
+        const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+        let found = 0;
+        for (let at = 0; at < pixels.length; at += 4)
+            found += pixels[at] === 0x2f && pixels[at + 1] === 0x6f && pixels[at + 2] === 0xed && pixels[at + 3] === 255;
+        return found > 10;
+    }"""
+    page.wait_for_function(blue)
+
+
 def test_requests_that_no_route_answers_say_so(kept, address, page):
     kept.requests("GET", 0.001, 5)
     kept.requests(QUICK, 0.001, 6)

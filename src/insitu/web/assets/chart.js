@@ -16,7 +16,7 @@ function options(props, width) {
     fill: each.fill ? `${colour(each.colour)}22` : undefined,
     // Dots stand alone; lines go on over the moments that only dots have.
     paths: each.dots ? () => null : path(each, null, window.uPlot.paths),
-    points: { show: Boolean(each.dots), size: 7, fill: colour(each.colour) },
+    points: { show: (plot) => Boolean(each.dots) || plot.data[0].length === 1, size: 7, fill: colour(each.colour) },
     spanGaps: !each.dots,
     value: (_, value) => (value === null || value === undefined ? "–" : show(value)),
   }));
