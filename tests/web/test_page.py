@@ -134,7 +134,7 @@ def test_the_first_ten_seconds_are_a_point_in_the_traffic(kept, address, page):
         const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
         let found = 0;
         for (let at = 0; at < pixels.length; at += 4)
-            found += pixels[at] === 0x2f && pixels[at + 1] === 0x6f && pixels[at + 2] === 0xed && pixels[at + 3] === 255;
+            found += pixels.slice(at, at + 4).join() === "47,111,237,255";
         return found > 10;
     }"""
     page.wait_for_function(blue)
