@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.examples.test_shop import shop
+from tests.servers import get_json, until
 from tests.web.browser import VIEWPORT, browser, collect
 
 __all__ = ["browser"]
@@ -26,6 +27,16 @@ def started(tmp_path_factory):
     with shop(tmp_path_factory.mktemp("shop"), "--rate", "80") as run:
         run.until_traffic_flows()
         yield f"{run.address()}/monitoring/", began
+
+
+def kept_with_the_line(address):
+    """The trace of a search that was slow because of its index, once one is kept."""
+    for trace in get_json(f"{address}traces", name="GET /search", limit="50")["traces"]:
+        said = get_json(f"{address}traces/{trace['trace_id']}")
+        parts = {span["name"]: span["duration"] for span in said["spans"]}
+        if said["logs"] and parts.get("SELECT product review", 0) > trace["duration"] / 2:
+            return trace["trace_id"]
+    return None
 
 
 @pytest.fixture(params=["light", "dark"])
@@ -57,7 +68,9 @@ def test_within_a_minute_a_newcomer_knows_what_is_slow_and_why_and_the_line_that
     expect(slowest).to_contain_text("GET /search", timeout=WITHIN_SECONDS * 1000)
     picture("overview")
     slowest.click()
-    page.locator(".traces tbody a", has_text="GET /search").first.click()
+    # Of the slowest ones: the very slowest may be the first of all, which found everything cold.
+    stale = until(lambda: kept_with_the_line(address), WITHIN_SECONDS, "a search without the index")
+    page.locator(f".traces tbody a[href*='{stale}']").first.click(timeout=WITHIN_SECONDS * 1000)
     expect(page.locator(".parts .most")).to_contain_text("SELECT product review")
     expect(page.locator(".records")).to_contain_text("the search index is stale: reading every review")
     picture("trace")
