@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from insitu.core.records import METERED, Family, Point
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from insitu.core.clock import Clock
 
@@ -23,12 +23,14 @@ PREEMPTED: Final = 100_000
 """Nanoseconds after which a timing on the hot path holds another thread's work rather than ours, and is cut."""
 
 
-def turns() -> Callable[[], bool]:
-    """Return what tells whose turn it is to be timed: one in METERED, of a kind of operation that knows of no trace.
+def turns() -> Iterator[bool]:
+    """Return whose turn it is to be timed: of a kind of operation that knows of no trace, one in METERED.
+
+    Asked by `next`.
 
     Each kind has its own: of fifteen spans and a log record by turns, one count for both would time the record alone.
     """
-    return itertools.cycle((*(False,) * (METERED - 1), True)).__next__
+    return itertools.cycle((*(False,) * (METERED - 1), True))
 
 
 class Meter:

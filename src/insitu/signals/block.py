@@ -24,11 +24,12 @@ INTERNAL: Final = SpanKind.INTERNAL
 SPAN_KEY: Final = context.SPAN_KEY
 _current: Final = context.current
 _attach: Final = context.attach
+_enter: Final = context.enter
 _leave: Final = context.leave
 _clean_text: Final = values.text
 _SMALL: Final = values.SMALL
 _INT64_MIN, _INT64_MAX = values.INT64_MIN, values.INT64_MAX
-_turn: Final = turns()
+_turns: Final = turns()
 
 
 class Block(Span):
@@ -47,22 +48,24 @@ class Block(Span):
         now = provider.monotonic()
         current = _current()
         parent: Any = current.get(SPAN_KEY)
-        span: Any = self
         if provider.full and isinstance(parent, Span) and (trace := parent.trace).recording:
             self.trace = trace
             self.span_id = clocks.random_bits(64) or 1
             self.parent_id = parent.span_id
             self.start_time = now + trace.offset
             self.local_root = self.parent_remote = False
-        else:
-            span = provider.start(self, parent)
+            context: Any = current.copy()
+            context[SPAN_KEY] = self
+            self._token = _attach(context)
+            if trace.metered:
+                provider.hot(provider.monotonic() - now)
+            return self
+        span: Any = provider.start(self, parent)
         if span is not self:
             self.end_time = 1  # it never began: `close` has nothing to do
             self.trace = span.trace
         if span is self or span.span_id != getattr(parent, "span_id", 0):  # a stand-in changes nothing for who is below
-            context: Any = current.copy()
-            context[SPAN_KEY] = span
-            self._token = _attach(context)
+            self._token = _enter(span)
         if span.trace.metered:
             provider.hot(provider.monotonic() - now)
         return span  # type: ignore[no-any-return]
@@ -112,7 +115,7 @@ def span(name: str, /, **attributes: Any) -> Block | SilentSpan:
         A context manager that yields the span.
 
     """
-    began = provider.monotonic() if _turn() and provider.on else 0
+    began = provider.monotonic() if next(_turns) and provider.on else 0
     if not provider.children and (omitted := _omitted()) is not None:
         if began:
             provider.hot(provider.monotonic() - began)

@@ -35,7 +35,7 @@ _OURS_ENDS: Final = slice(len(_OURS), len(_OURS) + 1)
 _SMALL: Final = values.SMALL
 _PATH: Final = 1_024
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_turn: Final = turns()
+_turns: Final = turns()
 _STANDARD_COUNT: Final = len(vars(logging.makeLogRecord({})))
 
 
@@ -119,7 +119,7 @@ class Logs:
         name = record.name
         if current.get(context.SUPPRESS_KEY) or (name.startswith(_OURS) and name[_OURS_ENDS] in ("", ".")):
             return
-        began = pipeline.clock.monotonic() if _turn() else 0
+        began = pipeline.clock.monotonic() if next(_turns) else 0
         body = record.msg
         if record.args or type(body) is not str:
             body = guard.attempt(record.getMessage)
@@ -244,7 +244,7 @@ class Log:
         current = context.current()
         if current.get(context.SUPPRESS_KEY):
             return
-        began = pipeline.clock.monotonic() if _turn() else 0
+        began = pipeline.clock.monotonic() if next(_turns) else 0
         if type(message) is not str or len(message) > BODY:
             message = values.text(message, BODY)
         weight = LOG_BYTES + len(message) + FIELD_BYTES * len(fields)
