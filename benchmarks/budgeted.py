@@ -30,7 +30,7 @@ STEPS: Final = 20
 """Spans below a request's own; in full detail they cost more than the budget."""
 BUSY_LIMIT: Final = 0.1
 BUSY_REQUESTS: Final = 2_000
-STEPWISE_REQUESTS: Final = 300
+STEPWISE_REQUESTS: Final = 1_200
 WITHIN_SECONDS: Final = 20
 _STEADY_SECONDS: Final = 2.0
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from insitu.core.budget import LADDER, PREEMPTED, WINDOW_SECONDS, Ladder, Meter
+from insitu.core.budget import LADDER, PREEMPTED, WINDOW_SECONDS, Ladder, Meter, unseen
 from insitu.core.clock import SYSTEM
 from insitu.core.records import METERED
 from insitu.core.threads import Background
@@ -23,6 +23,23 @@ def test_a_timing_with_another_threads_work_in_it_is_cut():
     meter = Meter(FakeClock())
     meter.hot(50_000_000)
     assert meter.seconds()["request"] == PREEMPTED * METERED / 1e9
+
+
+def test_a_timing_has_what_the_call_around_it_takes():
+    meter = Meter(SYSTEM)
+    meter.hot(0)
+    added = meter.seconds()["request"] * 1e9 / METERED
+    print(f"a call takes {added:.0f} ns more than it sees")
+    assert 0 < added < 10_000
+
+
+def test_a_clock_that_is_slow_to_answer_takes_nothing_off():
+    class Slow(FakeClock):
+        def monotonic(self):
+            self.advance(0.001)
+            return super().monotonic()
+
+    assert unseen(Slow()) == unseen(FakeClock()) == 0
 
 
 def test_threads_are_entered_under_their_part():
