@@ -47,6 +47,9 @@ T = TypeVar("T")
 WATCH_SECONDS: Final = 0.25
 """How often the worker looks whether an event loop is overdue; it wakes twice a second at least."""
 
+PUBLISH_SECONDS: Final = 0.5
+"""How old what other workers count is at most, unless they count so much that telling it takes a hundredth of that."""
+
 SAMPLE_SECONDS: Final = 10.0
 """How often the store takes down what every metric is worth."""
 
@@ -76,6 +79,7 @@ LATE: Final = {
     "folder": "insitu.store.folder",
     "writer": "insitu.store.writer",
     "intervals": "insitu.signals.intervals",
+    "workers": "insitu.store.workers",
     "reader": "insitu.store.reader",
     "monitoring": "insitu.web.monitoring",
     "pages": "insitu.web.pages",
@@ -120,9 +124,11 @@ class Runtime:
         self.pipeline.every(1.0, self._keep_within_budget, "budget")
         self.pipeline.every(1.0, self.resources.sample, "resources")
         self.pipeline.every(WATCH_SECONDS, self.resources.watch, "event_loop")
+        self._threads = threads
         self._api: Any = None
         self.keeper: Any = None
         self.store: Any = None
+        self.workers: Any = None
 
     def start(self) -> None:
         """Attach the signals, the exporters and the libraries."""
@@ -131,6 +137,7 @@ class Runtime:
             options.tracing.attributes, options.tracing.events, options.tracing.links, options.tracing.value_length
         )
         registry.wall, registry.on, registry.clean = self.clock.wall, True, self.redactor.attributes
+        registry.counted = self.pipeline.work
         chosen = options.tracing.propagators
         self.propagator = propagator_of(chosen)
         requests.configure(options.tracing.exclude, None if chosen == W3C else self.propagator)
@@ -159,9 +166,11 @@ class Runtime:
         logs.attach(None)
         errors.attach(None)
         done = self.pipeline.close(timeout)
+        if self.workers is not None:
+            self.workers.close()
         if self.store is not None:
             self.store.close()
-        registry.on = False
+        registry.on, registry.counted = False, lambda: None
         self.resources.close()
         return done
 
@@ -171,6 +180,8 @@ class Runtime:
         done = self.pipeline.flush(timeout, hurry=hurry)
         if self.store is not None:
             guard.call("store.write", self.store.write)
+        if self.workers is not None:
+            guard.call("workers", self.workers.publish_at_once)
         self.meter.add("flush", self.clock.cpu() - began)
         return done
 
@@ -243,6 +254,7 @@ class Runtime:
             self.ladder,
             *self.pipeline.senders,
             *((self.keeper, self.store) if self.store is not None else ()),
+            *((self.workers,) if self.workers is not None else ()),
         ):
             for family in guard.call("collect", lambda given=collector: list(given.collect()), default=()):
                 # What counts in memory counts since the registry does; what was sampled has its own times.
@@ -276,6 +288,8 @@ class Runtime:
         if self.store is not None:
             self.keeper.reset(self.clock.wall())
             self.store.after_fork()
+        if self.workers is not None:
+            self.workers.after_fork()
 
     def _resource(self) -> Resource:
         return Resource(self.redactor.attributes(resource(self.options).attributes))
@@ -333,6 +347,9 @@ class Runtime:
         requests.exemplars_are_kept = not self.pipeline.senders
         self.pipeline.sinks.append(self.store)
         self.pipeline.every(1.0, self.store.write, "store")
+        if folder is not None and self._threads:
+            self.workers = _late("workers").Workers(folder, self.clock, self.collect, self.environ)
+            self.pipeline.every(PUBLISH_SECONDS, self.workers.publish_in_time, "workers")
         self.pipeline.every(SAMPLE_SECONDS, lambda: self.store.sample(self.collect()), "samples")
 
     def _intervals(self) -> Any:
@@ -378,7 +395,7 @@ class Runtime:
     def _scrape(self) -> Iterable[Family]:
         running = current()
         running.pipeline.drain(0.05)
-        return running.collect()
+        return running.workers.merged() if running.workers is not None else running.collect()
 
 
 def resource(options: Options) -> Resource:

@@ -160,6 +160,11 @@ class Pipeline:
         if items:
             self.dropped[signal, reason] = self.dropped.get((signal, reason), 0) + items
 
+    def work(self) -> None:
+        """See to it that our threads run."""
+        if self.worker._thread is None:
+            self._start()
+
     def _start(self) -> None:
         """Start our threads: all of them now, because at the interpreter's end none can be started."""
         if self._threads and self.open:
@@ -424,7 +429,7 @@ class Pipeline:
             dropped,
             help="Spans, log records and points that were lost, by reason.",
         )
-        yield Family("insitu.queue.size", "gauge", held, unit="By", help="Bytes waiting in a queue.")
+        yield Family("insitu.queue.size", "gauge", held, unit="By", help="Bytes waiting in a queue.", merge="sum")
         yield Family(
             "insitu.internal_errors",
             "counter",

@@ -358,13 +358,26 @@ class Point(NamedTuple):
     """The value of one series at the time of collection.
 
     For histograms `value` is the sum, `buckets` the counts per bucket (not cumulative, the last one unbounded) and
-    `exemplars` one or None for each bucket; for everything else `value` is the number and the rest is empty.
+    `exemplars` one or None for each bucket; for everything else `value` is the number and the rest is empty. `time` is
+    when a gauge was set (wall nanoseconds), where the last of several workers counts.
     """
 
     labels: Mapping[str, Any]
     value: float
     buckets: Sequence[int] = ()
     exemplars: Sequence[Exemplar | None] = ()
+    time: int = 0
+
+
+Merge = Literal["total", "sum", "max", "last", "worker", "host"]
+"""How a metric of several workers becomes one.
+
+`total`: the sum over all that live and lived. Of those that live: `sum`; `max`; `last`, the one set last; `worker`,
+each for itself. `host`: all say the same.
+"""
+TOTAL: Final = "total"
+LAST: Final = "last"
+HOST: Final = "host"
 
 
 @dataclass(slots=True)
@@ -377,6 +390,7 @@ class Family:
         start: wall nanoseconds since when counters count.
         time: wall nanoseconds of the collection.
         bounds: upper bounds of a histogram's buckets.
+        merge: how those of several workers become one; by default `worker` for a gauge, else `total`.
 
     """
 
@@ -389,6 +403,12 @@ class Family:
     bounds: Sequence[float] = ()
     start: int = 0
     time: int = 0
+    merge: Merge | None = None
+
+    @property
+    def merging(self) -> Merge:
+        """How those of several workers become one."""
+        return self.merge or ("worker" if self.kind == "gauge" else TOTAL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -313,7 +313,7 @@ class Sender:
         yield Family(
             "insitu.dropped_records", "counter", lost, help="Spans, log records and points that were lost, by reason."
         )
-        yield Family("insitu.queue.size", "gauge", held, unit="By", help="Bytes waiting in a queue.")
+        yield Family("insitu.queue.size", "gauge", held, unit="By", help="Bytes waiting in a queue.", merge="sum")
 
 
 _inherited: list[Exporter] = []

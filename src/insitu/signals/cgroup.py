@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from insitu.core.records import Family, MetricKind, Point
+from insitu.core.records import HOST, Family, MetricKind, Point
 
 MOUNT: Final = Path("/sys/fs/cgroup")
 MEMBERSHIP: Final = Path("/proc/self/cgroup")
@@ -50,7 +50,7 @@ def families(time: int, mount: Path = MOUNT, membership: Path = MEMBERSHIP) -> l
     limits = read(mount, membership)
     found = ((getattr(limits, field), *rest) for field, *rest in _METRICS)
     return [
-        Family(f"insitu.cgroup.{name}", kind, [Point({}, value)], unit, text, time=time)
+        Family(f"insitu.cgroup.{name}", kind, [Point({}, value)], unit, text, time=time, merge=HOST)
         for value, name, kind, unit, text in found
         if value is not None
     ]

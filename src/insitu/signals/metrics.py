@@ -12,16 +12,16 @@ from __future__ import annotations
 import re
 import threading
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from insitu.core import clock as clocks
 from insitu.core import context, guard, values
-from insitu.core.records import Exemplar, Family, Point, Scope
+from insitu.core.records import LAST, Exemplar, Family, Point, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from insitu.core.records import MetricKind
+    from insitu.core.records import Merge, MetricKind
 
 SERIES: Final = 2_000
 METRICS: Final = 1_000
@@ -51,6 +51,7 @@ OWN: Final = Scope("insitu")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-/:]{0,254}")
 _NUMBERS: Final = frozenset((int, float))
 _EMPTY: Final = ()
+GAUGE_MERGES: Final = ("worker", "sum", "max", "last")
 
 
 class Cell:
@@ -65,6 +66,20 @@ class Cell:
     def point(self) -> Point:
         """Return the value now."""
         return Point(self.labels, self.value)
+
+
+class StampedCell(Cell):
+    """The value of one series, and when it was set: of several workers the last one counts."""
+
+    __slots__ = ("time",)
+
+    def __init__(self, labels: Mapping[str, Any]) -> None:
+        super().__init__(labels)
+        self.time = 0
+
+    def point(self) -> Point:
+        """Return the value now."""
+        return Point(self.labels, self.value, time=self.time)
 
 
 class HistogramCell:
@@ -106,6 +121,7 @@ class Instrument:
         name, kind, unit, help, scope: the declaration.
         labels: declared label names; None where any attributes may come (OpenTelemetry's instruments).
         bounds: of a histogram.
+        merge: how those of several workers become one.
 
     """
 
@@ -120,7 +136,9 @@ class Instrument:
         labels: tuple[str, ...] | None,
         bounds: Sequence[float],
         scope: Scope,
+        merge: Merge | None = None,
     ) -> None:
+        self.merge = merge
         self.registry = registry
         self.name, self.kind, self.unit, self.help = name, kind, unit, description
         self.labels = labels
@@ -135,16 +153,18 @@ class Instrument:
         Secrets leave the labels here, once a label set; sets that are then alike share a cell.
         """
         with self.lock:
-            found = self.cells.get(key)
-            if found is not None:
-                return found
-            if len(self.cells) >= SERIES:
-                self._warn_of_overflow()
-                return self._shared(None, OVERFLOW)
-            clean = self.registry.clean(labels)
-            made = self._new(labels) if clean is labels else self._shared((self, frozenset(clean.items())), clean)
-            self.cells[key] = made
-            return made
+            made = self.cells.get(key) or self._made(key, labels)
+        self.registry.counted()
+        return made
+
+    def _made(self, key: Any, labels: Mapping[str, Any]) -> Any:
+        if len(self.cells) >= SERIES:
+            self._warn_of_overflow()
+            return self._shared(None, OVERFLOW)
+        clean = self.registry.clean(labels)
+        made = self._new(labels) if clean is labels else self._shared((self, frozenset(clean.items())), clean)
+        self.cells[key] = made
+        return made
 
     def _shared(self, key: Any, labels: Mapping[str, Any]) -> Any:
         found = self.cells.get(key)
@@ -153,7 +173,9 @@ class Instrument:
         return found
 
     def _new(self, labels: Mapping[str, Any]) -> Any:
-        return HistogramCell(labels, self.bounds) if self.kind == "histogram" else Cell(labels)
+        if self.kind == "histogram":
+            return HistogramCell(labels, self.bounds)
+        return StampedCell(labels) if self.merge == LAST else Cell(labels)
 
     def _warn_of_overflow(self) -> None:
         text = "insitu: metric %s has %d label sets; further ones go into its overflow series"
@@ -173,6 +195,7 @@ class Instrument:
             self.bounds if self.kind == "histogram" else (),
             start,
             now,
+            self.merge,
         )
 
 
@@ -188,6 +211,8 @@ class Registry:
         self.instruments: dict[tuple[str, Scope], Instrument] = {}
         self.callbacks: list[Callable[[], Iterable[Family]]] = []
         self.clean: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _as_it_is
+        self.counted: Callable[[], object] = _nothing
+        """Called for each new series: what only counts must be told to others, too."""
         self.wall = clocks.SYSTEM.wall
         self.start = self.wall()
 
@@ -201,6 +226,7 @@ class Registry:
         labels: tuple[str, ...] | None = None,
         bounds: Sequence[float] = DEFAULT_BOUNDS,
         scope: Scope = OWN,
+        merge: Merge | None = None,
     ) -> Instrument:
         """Return the instrument of this name, made when it is new.
 
@@ -210,7 +236,9 @@ class Registry:
             found = self.instruments.get((name, scope))
             if found is not None and (found.kind, found.labels) == (kind, labels):
                 return found
-            made = Instrument(self, name, kind, unit, description, labels=labels, bounds=bounds, scope=scope)
+            made = Instrument(
+                self, name, kind, unit, description, labels=labels, bounds=bounds, scope=scope, merge=merge
+            )
             if found is None and len(self.instruments) < METRICS:
                 self.instruments[name, scope] = made
                 return made
@@ -239,6 +267,10 @@ class Registry:
         for instrument in self.instruments.values():
             instrument.lock = self.lock
             instrument.cells.clear()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _as_it_is(labels: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -348,7 +380,10 @@ class Gauge(Handle):
         if not instrument.registry.on:
             return
         amount = amount if type(amount) in _NUMBERS else number(amount)
-        self._cell(labels).value = amount
+        cell = self._cell(labels)
+        cell.value = amount
+        if instrument.merge == LAST:
+            cell.time = instrument.registry.wall()
 
 
 class Histogram(Handle):
@@ -404,9 +439,24 @@ def updown(name: str, *, labels: Sequence[str] = (), unit: str = "", help: str =
     return UpDownCounter(_declare(name, "updown", labels, unit, help))
 
 
-def gauge(name: str, *, labels: Sequence[str] = (), unit: str = "", help: str = "") -> Gauge:  # noqa: A002
-    """Declare a gauge. Arguments as for `counter`."""
-    return Gauge(_declare(name, "gauge", labels, unit, help))
+def gauge(
+    name: str,
+    *,
+    labels: Sequence[str] = (),
+    unit: str = "",
+    help: str = "",  # noqa: A002
+    merge: Literal["worker", "sum", "max", "last"] = "worker",
+) -> Gauge:
+    """Declare a gauge. Arguments as for `counter`.
+
+    `merge` says what the service has where several workers set it: the `sum` or the `max` of those that live, the one
+    set `last`, or, by default, each of them, told apart by a label `worker`.
+    """
+    if merge not in GAUGE_MERGES:
+        text = "insitu: gauge %s cannot be merged by %r; there are: %s"
+        guard.warn(f"gauge {name}", text, name, merge, ", ".join(GAUGE_MERGES))
+        merge = "worker"
+    return Gauge(_declare(name, "gauge", labels, unit, help, merge=merge))
 
 
 def histogram(
@@ -437,6 +487,7 @@ def _declare(
     unit: str,
     description: str,
     bounds: Sequence[float] = DEFAULT_BOUNDS,
+    merge: Merge | None = None,
 ) -> Instrument:
     given = values.text(name, 255)
     checked = (
@@ -454,5 +505,5 @@ def _declare(
         default=(),
     )
     return registry.instrument(
-        checked, kind, values.text(unit, 63), values.text(description), labels=names, bounds=bounds
+        checked, kind, values.text(unit, 63), values.text(description), labels=names, bounds=bounds, merge=merge
     )

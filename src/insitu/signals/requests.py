@@ -439,7 +439,12 @@ class Requests:
             for (method, scheme), number in counts.items()
         ]
         yield Family(
-            "http.server.active_requests", "updown", points, "{request}", "Number of active HTTP server requests."
+            "http.server.active_requests",
+            "updown",
+            points,
+            "{request}",
+            "Number of active HTTP server requests.",
+            merge="sum",
         )
 
     def reset(self) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from insitu.core import guard
 from insitu.core.clock import Clock
-from insitu.core.records import Family, MetricKind, Point
+from insitu.core.records import HOST, Family, Merge, MetricKind, Point
 from insitu.signals import cgroup
 from insitu.signals.event_loop import EventLoopMonitor, Report
 
@@ -66,7 +66,15 @@ def _families(metrics: Iterable[Metric], start: int, time: int) -> Iterator[Fami
     for name, kind, unit, text, read in metrics:
         with suppress(*absent):
             if points := list(read()):
-                yield Family(name, kind, points, unit, text, start=start if kind == "counter" else 0, time=time)
+                since = start if kind == "counter" else 0
+                yield Family(name, kind, points, unit, text, start=since, time=time, merge=_merge(name, kind))
+
+
+def _merge(name: str, kind: MetricKind) -> Merge | None:
+    """Return how a metric of several workers becomes one: of their host they all say the same."""
+    if name.startswith(("system.", "python.")):
+        return HOST
+    return "sum" if kind == "updown" else None
 
 
 class _Share:

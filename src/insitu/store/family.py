@@ -1,0 +1,132 @@
+"""Which processes of this host are workers of one service, and who of them may change their common folder.
+
+    <store>/<service>/<family>/gate      held (flock): shared to read, alone to take, absorb and remove slots
+
+A family is named by INSITU_INSTANCE, else by the topmost ancestor that runs the same executable in the same process
+group, with its start time: gunicorn's master, uvicorn's supervisor or reloader, the parent of forked children. A
+restart of the service is a new family, whose counters start at zero.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import psutil
+
+from insitu.core import clock as clocks
+from insitu.core import guard
+
+try:
+    import fcntl
+except ImportError:  # Windows: one process
+    fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+SHARED_SECONDS: Final = 0.05
+"""How long a reader waits for the gate; then it reads all the same, and at the worst is one absorbed slot wrong."""
+_ALONE_SECONDS: Final = 2.0
+_NAP_SECONDS: Final = 0.001
+_GATE: Final = "gate"
+_NAMED: Final = "named-"
+_FORGOTTEN_NANOSECONDS: Final = 24 * 3600 * 1_000_000_000
+_UNFIT: Final = re.compile(r"[^\w.-]+")
+_LONGEST_NAME: Final = 100
+_never: Final = threading.Event()
+
+
+class Family(NamedTuple):
+    """One service at work.
+
+    Attributes:
+        name: of its folder.
+        alone: whether this very process is the one that all others descend from.
+
+    """
+
+    name: str
+    alone: bool
+
+
+def family_of(environ: Mapping[str, str]) -> Family:
+    """Return the family of this process."""
+    given = environ.get("INSITU_INSTANCE", "")
+    if given:
+        return Family(_NAMED + _UNFIT.sub("_", given)[:_LONGEST_NAME], alone=False)
+    top = guard.attempt(_topmost, default=os.getpid())
+    return Family(f"{top}-{started(top)}", alone=top == os.getpid())
+
+
+def _topmost() -> int:
+    group = os.getpgrp()
+    top = psutil.Process()
+    mine = top.exe()
+    for parent in top.parents():
+        try:
+            if os.getpgid(parent.pid) != group or parent.exe() != mine:
+                break
+        except (psutil.Error, OSError):  # somebody else's
+            break
+        top = parent
+    return int(top.pid)
+
+
+def started(pid: int) -> str:
+    """Return when a process began, in whatever never changes while it lives; "" where there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:  # noqa: PTH123 where there is a /proc, it is Linux's
+            return stat.read().rpartition(b")")[2].split()[19].decode()  # proc(5): field 22, in clock ticks since boot
+    except OSError:
+        return guard.attempt(lambda: str(int(psutil.Process(pid).create_time())), default="")
+
+
+@contextmanager
+def gate(folder: Path, *, alone: bool) -> Iterator[bool]:
+    """Hold the gate of a family's folder; yields whether it could be had in time.
+
+    Raises:
+        OSError: there is no such folder, or it is not ours.
+
+    """
+    handle = os.open(folder / _GATE, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        yield _locked(handle, alone=alone)
+    finally:
+        os.close(handle)
+
+
+def _locked(handle: int, *, alone: bool) -> bool:
+    deadline = time.monotonic() + (_ALONE_SECONDS if alone else SHARED_SECONDS)
+    while True:
+        try:
+            fcntl.flock(handle, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            _never.wait(_NAP_SECONDS)
+        else:
+            return True
+
+
+def remove_dead(service: Path, living: str) -> None:
+    """Remove the folders of families that are no more."""
+    for gone in service.glob(f"*/{_GATE}"):
+        if gone.parent.name != living and _is_dead(gone):
+            for each in sorted(gone.parent.iterdir(), key=lambda path: path.name == _GATE):
+                each.unlink(missing_ok=True)
+            gone.parent.rmdir()
+
+
+def _is_dead(gate_file: Path) -> bool:
+    pid, _, start = gate_file.parent.name.partition("-")
+    if pid.isdigit():
+        return started(int(pid)) != start
+    newest = max(path.stat().st_mtime_ns for path in gate_file.parent.iterdir())
+    return clocks.SYSTEM.wall() - newest > _FORGOTTEN_NANOSECONDS
