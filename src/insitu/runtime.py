@@ -8,7 +8,6 @@ import os
 import platform
 import sys
 import threading
-import uuid
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -28,6 +27,7 @@ from insitu.core.sender import Sender
 from insitu.providers import become_global, propagator_of, sampler_of
 from insitu.signals import event_loop, tracing
 from insitu.signals.errors import errors
+from insitu.signals.identity import resource
 from insitu.signals.limits import Limits
 from insitu.signals.logs import WARN, logs
 from insitu.signals.metrics import registry
@@ -73,6 +73,7 @@ LATE: Final = {
     "libraries": "insitu.adapters.libraries",
     "readable": "insitu.signals.readable",
     "prometheus": "insitu.exporters.prometheus",
+    "prometheus_registry": "insitu.exporters.prometheus_registry",
     "jsonlines": "insitu.exporters.jsonlines",
     "api": "insitu.web.api",
     "keeping": "insitu.analysis.keeping",
@@ -348,7 +349,7 @@ class Runtime:
         self.pipeline.sinks.append(self.store)
         self.pipeline.every(1.0, self.store.write, "store")
         if folder is not None and self._threads:
-            self.workers = _late("workers").Workers(folder, self.clock, self.collect, self.environ)
+            self.workers = _late("workers").Workers(folder, self.clock, self._of_this_worker, self.environ)
             self.pipeline.every(PUBLISH_SECONDS, self.workers.publish_in_time, "workers")
         self.pipeline.every(SAMPLE_SECONDS, lambda: self.store.sample(self.collect()), "samples")
 
@@ -374,7 +375,7 @@ class Runtime:
     def api(self) -> Any:
         """Return what answers our own paths."""
         if self._api is None:
-            page = _late("prometheus").Page(self._scrape, self.resource)
+            page = _late("prometheus").Page(self._scrape, self.resource, several=self._has_several_workers)
             token = self.options.web.token or None
             self._api = _late("api").Api({"/metrics": page.render}, token, self._monitoring())
         return self._api
@@ -392,39 +393,22 @@ class Runtime:
             home=home,
         )
 
+    def _of_this_worker(self) -> Iterable[Family]:
+        """Return every metric of this process, and what the user keeps in prometheus_client."""
+        yield from self.collect()
+        registry = getattr(sys.modules.get("prometheus_client"), "REGISTRY", None)
+        if registry is not None:
+            yield from _late("prometheus_registry").families(registry)
+
+    @staticmethod
+    def _has_several_workers() -> bool:
+        workers = current().workers
+        return workers is not None and workers.are_several()
+
     def _scrape(self) -> Iterable[Family]:
         running = current()
         running.pipeline.drain(0.05)
-        return running.workers.merged() if running.workers is not None else running.collect()
-
-
-def resource(options: Options) -> Resource:
-    """Return what this process is, by OpenTelemetry's resource conventions."""
-    service = options.service
-    attributes: dict[str, Any] = {
-        "telemetry.sdk.name": "insitu",
-        "telemetry.sdk.language": "python",
-        "telemetry.sdk.version": _version(),
-        "process.pid": os.getpid(),
-        "process.runtime.name": platform.python_implementation().lower(),
-        "process.runtime.version": platform.python_version(),
-        "host.name": platform.node(),
-        "service.instance.id": str(uuid.uuid4()),
-        **{values.text(key): values.text(value) for key, value in service.attributes.items()},
-        "service.name": service.name,
-    }
-    if service.version:
-        attributes["service.version"] = service.version
-    if service.environment:
-        attributes["deployment.environment.name"] = service.environment
-    return Resource(attributes)
-
-
-def _version() -> str:
-    try:
-        return metadata.version("insitu")
-    except metadata.PackageNotFoundError:
-        return "0"
+        return running.workers.merged() if self._has_several_workers() else running.collect()
 
 
 # --- the process's one runtime

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from insitu.core import guard
 from insitu.core.records import Exemplar, Family, MetricKind, Point, Resource, Scope
+from insitu.exporters.prometheus_registry import STANDARD, collectors
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -94,28 +95,44 @@ class Page:
         collectors: returns all families of ours at the time of the call.
         resource: what the process says about itself.
         user_registry: whether prometheus_client's REGISTRY is on the page too, once the application has imported it.
+        several: whether the families are those of several workers: then what the user keeps in that registry is among
+            them, and the page is not that of one process.
 
     """
 
-    __slots__ = ("collectors", "resource", "user_registry")
+    __slots__ = ("collectors", "resource", "several", "user_registry")
 
     def __init__(
-        self, collectors: Callable[[], Iterable[Family]], resource: Resource | None, user_registry: bool = True
+        self,
+        collectors: Callable[[], Iterable[Family]],
+        resource: Resource | None,
+        user_registry: bool = True,
+        several: Callable[[], bool] = bool,
     ) -> None:
         self.collectors = collectors
         self.resource = resource
         self.user_registry = user_registry
+        self.several = several
 
     def render(self, accept: str) -> tuple[str, bytes]:
         """Return the content type and the body for an Accept header."""
         form = negotiate(accept)
         sheet = _Sheet(form)
-        sheet.add(guard.call("exporters.prometheus", self.collectors, default=()), self.resource)
+        families = guard.call("exporters.prometheus", self.collectors, default=())
+        several = self.several()
+        sheet.add(families, _of_all(self.resource) if several and self.resource is not None else self.resource)
         registry = getattr(sys.modules.get("prometheus_client"), "REGISTRY", None)
-        if self.user_registry and registry is not None:
+        if self.user_registry and not several and registry is not None:
             guard.call("exporters.prometheus.registry", sheet.add_registry, registry)
         return form.value, sheet.page()
 
+
+def _of_all(resource: Resource) -> Resource:
+    """Return what is true of every worker."""
+    return Resource({key: value for key, value in resource.attributes.items() if key not in _OF_A_PROCESS})
+
+
+_OF_A_PROCESS: Final = frozenset(("process.pid", "service.instance.id"))
 
 # -- names
 
@@ -476,14 +493,14 @@ class _Sheet:
 
     def add_registry(self, registry: CollectorRegistry) -> None:
         """Write what the user keeps in prometheus_client; a collector that raises costs only itself."""
-        for collector in _user_collectors(registry):
+        for collector in collectors(registry):
             self.lines += guard.call("exporters.prometheus.registry", self._user_lines, collector, default=())
 
     def _user_lines(self, collector: Collector) -> list[str]:
         from prometheus_client import generate_latest
         from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-        standard = type(collector).__module__ in _STANDARD_COLLECTORS
+        standard = type(collector).__module__ in STANDARD
         metrics = [metric for metric in collector.collect() if self._admits(metric, silently=standard)]
         generate = generate_openmetrics if self.form is Format.OPENMETRICS else generate_latest
         return [generate(_Collected(metrics)).decode().removesuffix("# EOF\n")]
@@ -504,12 +521,6 @@ def _exemplar(exemplar: Exemplar) -> str:
     return f' # {{trace_id="{trace_id:032x}",span_id="{span_id:016x}"}} {_number(value)} {seconds}\n'
 
 
-_STANDARD_COLLECTORS: Final = {
-    f"prometheus_client.{name}" for name in ("process_collector", "platform_collector", "registry")
-}
-"""Collectors that are in the registry by nobody's choice: where ours say the same, they go without a warning."""
-
-
 class _Collected:
     """A registry of what was collected already, in the one method that prometheus_client's writers ask for."""
 
@@ -520,9 +531,3 @@ class _Collected:
 
     def collect(self) -> Iterator[Metric]:
         yield from self.metrics
-
-
-def _user_collectors(registry: CollectorRegistry) -> list[Collector]:
-    """Return a registry's collectors one by one: `registry.collect()` ends with the first of them that raises."""
-    collectors = list(getattr(registry, "_collector_to_names", (registry,)))
-    return [registry.restricted_registry(["target_info"]), *collectors]

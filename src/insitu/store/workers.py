@@ -172,10 +172,13 @@ class Workers:
     # --- what all of them say ---
 
     def merged(self) -> list[Family]:
-        """Publish, and return every metric of the service: what is published, and what all workers of a host share."""
-        own = list(self._collect())
+        """Publish, and return every metric of the service: what is published, and what all workers of a host share.
+
+        Asked where there are several.
+        """
         with self._lock:
-            if not self.are_several() or not self.publish(own):
+            own = list(self._collect())
+            if not self.publish(own):
                 return own
             with families.gate(self.folder, alone=False):
                 leased = (self._slot.path,) if self._slot is not None else ()
