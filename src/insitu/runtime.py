@@ -167,10 +167,6 @@ class Runtime:
         logs.attach(None)
         errors.attach(None)
         done = self.pipeline.close(timeout)
-        if self.workers is not None:
-            self.workers.close()
-        if self.store is not None:
-            self.store.close()
         registry.on, registry.counted = False, lambda: None
         self.resources.close()
         return done
@@ -348,9 +344,11 @@ class Runtime:
         requests.exemplars_are_kept = not self.pipeline.senders
         self.pipeline.sinks.append(self.store)
         self.pipeline.every(1.0, self.store.write, "store")
+        self.pipeline.ending.append(self.store.close)
         if folder is not None and self._threads:
             self.workers = _late("workers").Workers(folder, self.clock, self._of_this_worker, self.environ)
             self.pipeline.every(PUBLISH_SECONDS, self.workers.publish_in_time, "workers")
+            self.pipeline.ending.insert(0, self.workers.close)
         self.pipeline.every(SAMPLE_SECONDS, lambda: self.store.sample(self.collect()), "samples")
 
     def _intervals(self) -> Any:

@@ -89,6 +89,8 @@ class Pipeline:
         self.sinks: list[Sink] = []
         self.senders: list[Sender] = []
         self.forked: list[Callable[[], None]] = []
+        self.ending: list[Callable[[], None]] = []
+        """Called once, when everything is counted and handed on: what is kept on disk is closed."""
         self.open = True
         self._count = count
         self._keep = keep
@@ -332,6 +334,8 @@ class Pipeline:
         self.worker.stop(timeout / 4)
         done = self.drain(timeout / 2)
         self._abandon()
+        for callback in self.ending:
+            guard.call("pipeline.end", callback)
         for sender in self.senders:
             sender.hasten()
         for sender in self.senders:

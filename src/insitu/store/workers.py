@@ -187,17 +187,16 @@ class Workers:
 
     def collect(self) -> Iterable[Family]:
         """Return how many workers live, and how many of their files are damaged."""
-        if self._slot is not None:
-            text = "Workers of this service that live."
-            yield Family("insitu.workers", "gauge", [Point({}, 1)], "{worker}", text, merge="sum")
-            text = "Files of workers that could not be read."
-            damaged = [Point({}, len(self._readings.damaged))]
-            yield Family("insitu.damaged_worker_files", "gauge", damaged, "{file}", text, merge="max")
+        text = "Workers of this service that live."
+        yield Family("insitu.workers", "gauge", [Point({}, 1)], "{worker}", text, merge="sum")
+        text = "Files of workers that could not be read."
+        damaged = [Point({}, len(self._readings.damaged))]
+        yield Family("insitu.damaged_worker_files", "gauge", damaged, "{file}", text, merge="max")
 
     def close(self) -> None:
         """Publish what there is, and let go of the slot."""
         with self._lock:
+            self.publish_at_once()
             if self._slot is not None:
-                self.publish(self._collect())
                 self._slot.release()
                 self._slot = None
