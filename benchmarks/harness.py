@@ -63,6 +63,7 @@ class Contender:
             stdout=subprocess.PIPE,
             stderr=self._complaints,
             text=True,
+            process_group=0,  # as from a shell: a service of its own, not a worker among the other contenders
         )
 
     def ready(self) -> None:

@@ -347,6 +347,15 @@ ROWS: Final = (
         "ms",
     ),
     Row(
+        "scrape.workers",
+        "the same of 4 workers, added up",
+        Cost("scrape:workers"),
+        None,
+        Limit(plus=100),
+        None,
+        "ms",
+    ),
+    Row(
         "stall.drain",
         "longest stall, 2,500 rich drain; a bare request",
         Cost("stall:insitu_drain.stall"),

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
 from fastapi import FastAPI
 
 import insitu
 from benchmarks import ours, timing
 from benchmarks.application import Driver
+from insitu import runtime
+from insitu.store.cells import Cells
+from insitu.store.slots import Slot
 
 SERIES = 2_000
 SCRAPES = 10
+WORKERS = 4
 
 
 def counters() -> timing.Round:
@@ -28,6 +34,24 @@ def histograms() -> timing.Round:
     for number in range(SERIES * 20):
         latency.record(number % 97 / 10, shop=f"shop-{number % SERIES // 4}", plan=f"plan-{number % 4}")
     return _scrapes(SERIES * 17)
+
+
+def workers() -> timing.Round:
+    """The same of four workers, of which this one answers."""
+    os.environ["INSITU_INSTANCE"] = "bench"
+    measured = histograms()
+    shared = runtime.current().workers
+    shared.publish_at_once()
+    own = list(runtime.current().collect())
+    others = [Slot(shared.folder / f"{number:03d}.val") for number in range(1, WORKERS)]
+    for slot in others:
+        slot.write(Cells().filled(slot, own), 1)
+
+    def round_(effort: float) -> float | dict[str, float]:
+        assert len(others) == WORKERS - 1  # they live as long as somebody holds them
+        return measured(effort)
+
+    return round_
 
 
 def _scrapes(lines: int) -> timing.Round:

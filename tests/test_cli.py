@@ -121,6 +121,12 @@ def test_the_report_is_plain_text_with_a_measured_cost(run):
     assert max(map(len, done.stdout.splitlines())) <= 110
 
 
+def test_doctor_says_who_answers_for_whom_where_there_is_no_store(findings, tmp_path):
+    said = "without a store each worker's /metrics speaks for itself"
+    assert having(findings(SHOP, INSITU_STORE="none"), said)
+    assert not having(findings(SHOP, INSITU_STORE=str(tmp_path / "kept")), said)
+
+
 def test_an_ascii_terminal_is_served(run):
     done = run("doctor", app="", PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr

@@ -188,6 +188,9 @@ def service(environ: Mapping[str, str]) -> Iterator[Finding]:
     else:
         more = " ".join(filter(None, (named.version, named.environment and f"in {named.environment}")))
         yield Finding("service", "ok", f"{named.name} {more}".strip())
+    if not running.options.store.folder:
+        fix = "leave store at its default, or name a folder, if the service has several"
+        yield Finding("service", "note", "without a store each worker's /metrics speaks for itself", fix)
 
 
 def application(app: Any) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""An application that counts its visitors in every way, insitu's and prometheus_client's, for servers of many workers."""
+"""An application that counts its visitors by insitu and by prometheus_client, for servers of many workers."""
 
 import os
 import time
