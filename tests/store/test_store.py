@@ -1,4 +1,5 @@
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -25,8 +26,9 @@ from tests.store.facts import SECOND, START, a_log, a_span, a_trace
 class Store:
     """A writer and a reader of one folder."""
 
-    def __init__(self, folder, **options):
+    def __init__(self, folder, *, after=0.0, **options):
         self.clock = FakeClock()
+        self.clock.advance(after)
         self.tallies = []
         self.intervals = Intervals(self.clock.wall)
         self.writer = Writer(folder, self.clock, self._closed, self.intervals.take, **options)
@@ -461,3 +463,77 @@ def test_what_an_ended_process_has_counted_is_added_to_what_a_living_one_counts(
     now = store.clock.wall()
     (route,) = store.reader.routes(now - 900 * SECOND, now)["routes"]
     assert (route["count"], route["errors"]) == (2, 2)
+
+
+# --- one process after another ---
+
+
+def test_the_next_process_goes_on_with_the_file_that_a_dead_one_has_left(tmp_path):
+    first = Store(tmp_path)
+    first.put(a_trace(name="first"))
+    first.writer.close()
+    second = Store(tmp_path)
+    second.put(a_trace(name="second", at=START + 1))
+    assert databases(tmp_path) == [second.writer.path]
+    assert second.names() == ["second", "first"]
+    second.writer.close()
+
+
+def test_processes_at_once_have_a_file_each(tmp_path):
+    stores = [Store(tmp_path) for _ in range(3)]
+    for number, each in enumerate(stores):
+        each.put(a_trace(name=f"n{number}"))
+    assert len(databases(tmp_path)) == 3
+    for each in stores:
+        each.writer.close()
+    last = Store(tmp_path)
+    last.put(a_trace(name="last"))
+    assert len(databases(tmp_path)) == 3
+    last.writer.close()
+
+
+def test_a_file_of_no_use_is_not_taken_over_again(tmp_path):
+    (tmp_path / f"{'0' * 8}.db").write_bytes(b"no database" * 1_000)
+    store = Store(tmp_path)
+    store.put(a_trace(name="lost"))
+    store.clock.advance(20)
+    store.put(a_trace(name="kept"))
+    assert store.names() == ["kept"]
+    assert len(databases(tmp_path)) == 2
+    store.writer.close()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_processes_count_one_after_another_is_whole_at_any_length(tmp_path, seed):
+    """Each ends as it should, or is killed; some take over within the same ten seconds, minute or hour."""
+    chance = random.Random(seed)
+    counted, now = 0, 0.0
+    for _ in range(12):
+        store = Store(tmp_path, after=now)
+        for _ in range(chance.randrange(1, 8)):
+            number = chance.randrange(1, 5)
+            for _ in range(number):
+                store.intervals.count("GET /", 0.1, store.clock.wall(), failed=False)
+            took = chance.choice((1, 9, 31, 70, 1_000))
+            store.clock.advance(took)
+            now += took
+            store.put(a_trace(name="GET /"))
+            counted += number
+        store.clock.advance(10)
+        now += 10
+        store.put(a_trace(name="GET /"))  # what is not written yet, a killed process takes with it
+        if chance.random() < 0.5:
+            store.writer.close()
+        else:
+            kill(store.writer)
+    reader = Reader(tmp_path, lambda: None)
+    begin = START // HOUR * HOUR  # seconds and minutes are kept for a while, hours for good
+    whole = reader.routes(begin, begin + 24 * HOUR)["routes"]
+    assert [route["count"] for route in whole] == [counted]
+    assert len(databases(tmp_path)) == 1
+
+
+def kill(writer):
+    """Let go of a file as the kernel does where its process is killed."""
+    writer._database.close()
+    writer._lease.release()

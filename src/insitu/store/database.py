@@ -8,14 +8,17 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from insitu.core.records import Interval
 from insitu.store.blocks import Block
+from insitu.store.rollups import HOUR, MINUTE, added, cover
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from insitu.analysis.keeping import Tally
-    from insitu.core.records import Interval
+    from insitu.core.records import RouteTotals
+    from insitu.store.rollups import Row
     from insitu.store.samples import Sample
 
 VERSION: Final = 1
@@ -43,6 +46,10 @@ CREATE TABLE sample (
     length INTEGER NOT NULL, "start" INTEGER NOT NULL, time INTEGER NOT NULL, data BLOB NOT NULL,
     PRIMARY KEY (length, "start")
 );
+"""
+
+_INTERVALS: Final = """
+SELECT "start", name, count, errors, durations FROM rollup WHERE length = ? AND "start" >= ? AND "start" < ?
 """
 
 _DROP_OLDEST: Final = """
@@ -111,20 +118,48 @@ class Database:
                     if seen
                 ],
             )
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO rollup VALUES (?, ?, ?, ?, ?, ?)",
-                [
-                    (each.length, each.start, name, totals.count, totals.errors, totals.durations.to_bytes())
-                    for each in batch.intervals
-                    for name, totals in each.routes.items()
-                ],
-            )
+            self._insert(batch.intervals)
             self._connection.executemany("INSERT OR REPLACE INTO sample VALUES (?, ?, ?, ?)", batch.samples)
             run("COMMIT")
         except sqlite3.Error:
             if self._connection.in_transaction:
                 run("ROLLBACK")
             raise
+
+    def adopt(self, since: int) -> list[Interval]:
+        """Go on where a process that is dead has ended; return the minute and the hour of that moment.
+
+        What is written of these is taken back, and will be written again. The last ones that the dead process did not
+        live to write are written now: whoever reads takes what lies between two minutes to be nothing.
+        """
+        going_on: list[Interval] = []
+        for length in (MINUTE, HOUR):
+            current = since // length * length
+            newest = self.read('SELECT max("start") FROM rollup WHERE length < ?', (length,))[0][0]
+            last = current if newest is None else newest // length * length
+            if last != current and not self._intervals(length, last):
+                self._insert([Interval(last, length, self._totals(last, length))])
+            going_on.append(Interval(current, length, self._totals(current, length)))
+            self._connection.execute('DELETE FROM rollup WHERE length = ? AND "start" = ?', (length, current))
+        return going_on
+
+    def _totals(self, start: int, length: int) -> dict[str, RouteTotals]:
+        return dict(added(cover(lambda *asked: self.read(_INTERVALS, asked), start, start + length)))
+
+    def _intervals(self, length: int, start: int) -> list[Row]:
+        return self.read(_INTERVALS, (length, start, start + 1))
+
+    def _insert(self, intervals: Iterable[Interval]) -> None:
+        """Add what was counted to what another process has written of the same intervals into this file."""
+        for each in intervals:
+            there = dict(added(self._intervals(each.length, each.start)))
+            rows = []
+            for name, totals in each.routes.items():
+                if (before := there.get(name)) is not None:
+                    before.add(totals)
+                whole = before or totals
+                rows.append((each.length, each.start, name, whole.count, whole.errors, whole.durations.to_bytes()))
+            self._connection.executemany("INSERT OR REPLACE INTO rollup VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def forget(self, length: int, oldest: int) -> None:
         """Drop the intervals and samples of one length that began before `oldest`."""

@@ -24,12 +24,13 @@ except ImportError:  # Windows: one process, whose files are its own
     fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
 DATABASE: Final = ".db"
 _LOCK: Final = ".lock"
 _LOG: Final = "-wal"
 _BESIDE: Final = (_LOG, "-shm")
+_OPEN_LOCK: Final = os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
 _UNFIT: Final = re.compile(r"[^\w.-]+")
 _LONGEST_NAME: Final = 100
 
@@ -77,18 +78,53 @@ def services(store: Path) -> list[str]:
 
 
 class Lease:
-    """A database's name, held by this process until `release` or its end."""
+    """A database, held by this process until `release` or its end.
 
-    def __init__(self, folder: Path) -> None:
+    One that a dead process has left is taken over, the last one first, so that files do not pile up with processes.
+
+    Args:
+        folder: of the service.
+        avoid: files that are of no use.
+
+    Attributes:
+        path: the file.
+        adopted: whether somebody has written it before.
+
+    """
+
+    def __init__(self, folder: Path, avoid: Container[Path] = ()) -> None:
+        left = (path for path in databases(folder) if path not in avoid) if fcntl is not None else ()
+        handles = ((path, _held(path)) for path in left)
+        found = next(((path, handle) for path, handle in handles if handle is not None), None)
+        self.adopted = found is not None
+        if found is not None:
+            self.path, self._handle = found
+            return
         self.path = folder / f"{uuid.uuid4()}{DATABASE}"
-        lock = self.path.with_suffix(_LOCK)
-        self._handle = os.open(lock, os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600)
+        self._handle = os.open(self.path.with_suffix(_LOCK), _OPEN_LOCK, 0o600)
         if fcntl is not None:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def release(self) -> None:
         """Let others tidy up behind us; the file stays, to be read."""
         os.close(self._handle)
+
+
+def _held(path: Path) -> int | None:
+    """Return the lock of a database that no living process writes, held from now on; None where one does."""
+    lock = path.with_suffix(_LOCK)
+    try:
+        handle = os.open(lock, _OPEN_LOCK, 0o600)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.exists() and os.path.samestat(lock.stat(), os.fstat(handle)):  # nobody has removed it meanwhile
+            return handle
+    except OSError:
+        pass
+    os.close(handle)
+    return None
 
 
 def databases(folder: Path) -> list[Path]:
@@ -129,7 +165,7 @@ def remove_if_dead(path: Path) -> bool:
     """Remove a database that no living process writes; whether it is gone."""
     lock = path.with_suffix(_LOCK)
     try:
-        handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+        handle = os.open(lock, _OPEN_LOCK, 0o600)
     except OSError:
         return False
     try:

@@ -72,14 +72,23 @@ class Rollups:
         over = [current] if current is not None and current.start != start else []
         if current is None or over:
             current = self._open[length] = Interval(start, length, {})
-        for name, totals in interval.routes.items():
-            into = current.routes.setdefault(name, RouteTotals(0, 0, Histogram()))
-            into.add(totals)
+        _add(current, interval)
         return over
+
+    def resume(self, intervals: Iterable[Interval]) -> None:
+        """Go on with coarser intervals that somebody else has begun."""
+        for interval in intervals:
+            current = self._open.setdefault(interval.length, Interval(interval.start, interval.length, {}))
+            _add(current, interval)
 
     def rest(self) -> list[Interval]:
         """Return the coarser intervals as they stand; they go on."""
         return list(self._open.values())
+
+
+def _add(current: Interval, other: Interval) -> None:
+    for name, totals in other.routes.items():
+        current.routes.setdefault(name, RouteTotals(0, 0, Histogram())).add(totals)
 
 
 def added(rows: Iterable[Row]) -> Iterator[tuple[str, RouteTotals]]:

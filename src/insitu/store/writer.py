@@ -73,6 +73,7 @@ class Writer:
         self._retention = round(retention * 1e9)
         self.dropped: dict[str, int] = {}
         self.written = 0
+        self._unfit: set[Path] = set()
         self._begin()
 
     def after_fork(self) -> None:
@@ -95,6 +96,8 @@ class Writer:
         self._undecided: OrderedDict[int, _Held] = OrderedDict()
         self._undecided_bytes = 0
         self._retry = self._next_shrink = 0
+        self._since = self._clock.wall()
+        """Nothing that this process counts is older."""
         self._samples: list[Sample] = []
 
     def database(self) -> Database | None:
@@ -185,39 +188,52 @@ class Writer:
             self._let_old_parts_go(now)
             blocks, self._full = self._full, []
         samples, self._samples = self._samples, []
-        batch = Batch(blocks, self._closed_tallies(), self._rollups.add(self._closed_intervals()), samples)
-        if any(batch):
-            self._write(batch, now)
+        tallies, intervals = self._closed_tallies(), self._closed_intervals()
+        if any((blocks, tallies, intervals, samples)):
+            is_open = self._is_open(now)  # first of all: another process may have begun the minute
+            batch = Batch(blocks, tallies, self._rollups.add(intervals), samples)
+            if is_open:
+                self._write(batch, now)
+            else:
+                self._lose("unwritable", blocks)
         if self._database is not None and now >= self._next_shrink:
             self._next_shrink = now + _SHRINK_NANOSECONDS
             guard.call("store.shrink", self._shrink, now)
 
     def _write(self, batch: Batch, now: int) -> None:
+        assert self._database is not None
         try:
-            if self._database is None:
-                if now < self._retry:
-                    self._lose("unwritable", batch.blocks)
-                    return
-                self._open()
-            assert self._database is not None
             self._database.write(batch)
             self.written += sum(block.entries for _, block in batch.blocks)
         except (sqlite3.Error, OSError) as error:
             self._lose("unwritable", batch.blocks)
             self._failed(error, now)
 
+    def _is_open(self, now: int) -> bool:
+        if self._database is None and now >= self._retry:
+            try:
+                self._open()
+            except (sqlite3.Error, OSError) as error:
+                self._failed(error, now)
+        return self._database is not None
+
     def _open(self) -> None:
         if self.folder is None:
             self._database = Database(None)
             return
-        self._lease = Lease(self.folder)
+        self._lease = Lease(self.folder, self._unfit)
         self._database = Database(self._lease.path)
+        if self._lease.adopted:
+            self._rollups.resume(self._database.adopt(self._since))
 
     def _failed(self, error: Exception, now: int) -> None:
         """Try again with the next write; where the file itself is bad, with another file after a while."""
         guard.warn("store.write", "insitu: the store cannot be written (%s); what is kept meanwhile is lost", error)
         if _is_damaged(error) or self._database is None:
+            if self._lease is not None:
+                self._unfit.add(self._lease.path)
             self._let_go()
+            self._since = now
             self._retry = now + _RETRY_NANOSECONDS
 
     def _lose(self, reason: str, blocks: Iterable[tuple[str, Any]]) -> None:
