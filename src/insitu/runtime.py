@@ -345,8 +345,8 @@ class Runtime:
         self.pipeline.sinks.append(self.store)
         self.pipeline.every(1.0, self.store.write, "store")
         self.pipeline.ending.append(self.store.close)
-        if folder is not None and self._threads:
-            self.workers = _late("workers").Workers(folder, self.clock, self._of_this_worker, self.environ)
+        if folder is not None and self._threads and hasattr(os, "fork"):
+            self.workers = _late("workers").Workers(folder, self.clock, self._of_this_worker, self.environ, _told)
             self.pipeline.every(PUBLISH_SECONDS, self.workers.publish_in_time, "workers")
             self.pipeline.ending.insert(0, self.workers.close)
         self.pipeline.every(SAMPLE_SECONDS, lambda: self.store.sample(self.collect()), "samples")
@@ -413,6 +413,8 @@ class Runtime:
 # ------------------------------------------------------------------------------------------------
 
 requests = Requests(tracing.provider, registry)
+_told: list[Any] = []
+"""What this process has told other workers: its instruments outlive a shutdown, and count on after the next start."""
 _runtime: Runtime | None = None
 _lock = threading.RLock()
 

@@ -14,8 +14,14 @@ class Worker:
     """A process that counts, as far as its metrics go: several of them share this one."""
 
     def __init__(self, service, clock):
-        self.orders = 0
-        self.workers = Workers(service, clock, self.families, {"INSITU_INSTANCE": "shop"})
+        self.orders, self.told = 0, []
+        self.start = lambda: Workers(service, clock, self.families, {"INSITU_INSTANCE": "shop"}, self.told)
+        self.workers = self.start()
+
+    def restart(self):
+        self.workers.close()
+        self.workers = self.start()
+        return self
 
     def families(self):
         return [
@@ -122,7 +128,7 @@ def test_generations_of_workers_that_are_killed_lose_nothing_and_no_count_falls(
 
 
 def test_a_service_that_is_one_process_has_no_files(tmp_path, clock, monkeypatch):
-    alone = Workers(tmp_path, clock, list, {})
+    alone = Workers(tmp_path, clock, list, {}, [])
     monkeypatch.setattr(family, "_topmost", os.getpid)
     alone.publish_in_time()
     alone.publish_at_once()
@@ -161,3 +167,15 @@ def test_a_folder_that_cannot_be_made_is_warned_of_and_the_worker_speaks_for_its
     one = Worker(tmp_path, clock).ordered(3)
     assert one.sees() == {("pro",): 3}
     assert "cannot be shared" in caplog.text
+
+
+def test_a_process_that_is_shut_down_and_started_again_counts_nothing_twice(worker, clock):
+    other = worker().ordered(1).publish()
+    one = worker().ordered(3).publish()
+    one.restart().ordered(2).publish()
+    assert one.sees() == {("pro",): 6}
+    one.restart()
+    clock.advance(20)
+    other.publish()  # takes over what the other one has left
+    one.ordered(1).publish()
+    assert one.sees() == other.sees() == {("pro",): 7}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from insitu.store.slots import Reading, Slot
 
     Key = tuple[tuple[str, Any], ...]
+    Told = list[tuple[Metric, Mapping[str, Any], list[float]]]
 
 _WORKER: Final = "worker"
 
@@ -73,6 +74,24 @@ class Cells:
                 if sample is not None:
                     layout.exemplar(series, bucket)
         return series
+
+    @staticmethod
+    def told(slot: Slot) -> Told:
+        """Return what of the totals in a slot this very process has counted, as it was written last."""
+        values = slot.written
+        return [
+            (series.metric, series.labels, list(map(operator.sub, values[series.at : end], slot.base[series.at : end])))
+            for series in slot.layout.series
+            if series.metric.merge == TOTAL and len(values) >= (end := series.at + series.metric.cells)
+        ]
+
+    def take_back(self, slot: Slot, told: Told) -> None:
+        """Begin below what predecessors counted: this process has told so much before, and counts on from there."""
+        places = [(slot.layout.find(metric, labels).at, numbers) for metric, labels, numbers in told]
+        _widen(slot)
+        for at, numbers in places:
+            for cell, number in enumerate(numbers, at):
+                slot.base[cell] -= number
 
     def add_base(self, slot: Slot, reading: Reading) -> None:
         """Add what a worker that is dead has counted to what this one began with."""

@@ -131,6 +131,7 @@ class Slot:
         self.absorbed: list[int] = []
         self.layout = Layout()
         self.base: array[float] = array("d")
+        self.written: array[float] = array("d")
 
     def resume(self, elsewhere: set[int]) -> None:
         """Go on where the last worker of this slot ended, unless its numbers are in one of the slots `elsewhere`.
@@ -163,6 +164,7 @@ class Slot:
         base, room = _place(level)
         os.pwrite(self._handle, _HEADER.pack(_MAGIC, checksum, *facts) + rest, base + room * (facts[0] % 2))
         self._sequence += 1
+        self.written = values
 
     def _write_names(self) -> None:
         layout = self.layout

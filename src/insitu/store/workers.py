@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from insitu.core.clock import Clock
+    from insitu.store.cells import Told
 
 _TIDY_NANOSECONDS: Final = 10_000_000_000
 _RETRY_NANOSECONDS: Final = 10_000_000_000
@@ -35,6 +36,7 @@ class Workers:
         clock: time.
         collect: returns all metrics of this process.
         environ: where INSITU_INSTANCE may stand.
+        told: what this process has told before it was shut down and started again; it outlives this object.
 
     """
 
@@ -44,7 +46,9 @@ class Workers:
         clock: Clock,
         collect: Callable[[], Iterable[Family]],
         environ: Mapping[str, str],
+        told: Told,
     ) -> None:
+        self._told = told
         self._service = service
         self._clock = clock
         self._collect = collect
@@ -63,6 +67,7 @@ class Workers:
         """Begin anew in a child, which takes a slot of its own once it has something to say."""
         if self._slot is not None:
             self._slot.release()
+        self._told.clear()
         self._begin()
 
     @property
@@ -133,6 +138,8 @@ class Workers:
                 except (OSError, ValueError):
                     self._readings.damaged.add(slot.path)
                     slot.begin()
+                self._cells.take_back(slot, self._told)
+                self._told.clear()
             return slot
 
     def _free(self) -> Slot | None:
@@ -198,5 +205,7 @@ class Workers:
         with self._lock:
             self.publish_at_once()
             if self._slot is not None:
+                # Instruments outlive a shutdown: after the next start they count on from here.
+                self._told[:] = self._cells.told(self._slot)
                 self._slot.release()
                 self._slot = None
