@@ -69,7 +69,10 @@ def backend(name: str) -> Path:
 
 @contextlib.contextmanager
 def running(command: list[str], health: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs a server until the block ends; its output goes to ``log`` and into the message if it does not start."""
+    """Runs a server until the block ends; its output goes to ``log`` and into the message if it does not start.
+
+    It has a process group of its own, as from a shell: two of them are not workers of one service.
+    """
 
     def answers() -> bool:
         if process.poll() is not None:
@@ -80,7 +83,10 @@ def running(command: list[str], health: str, log: Path) -> Iterator[subprocess.P
             return False
         return True
 
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, cwd=log.parent) as process:
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, process_group=0, stdout=output, stderr=output, cwd=log.parent) as process,
+    ):
         try:
             until(answers, START, health)
             yield process

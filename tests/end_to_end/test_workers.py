@@ -74,7 +74,7 @@ def serve(tmp_path):
         port = free_port()
         clean = ["env", "-i", *(f"{name}={value}" for name, value in environ(tmp_path / "store").items())]
         command = [*clean, sys.executable, "-m", *(part.format(port=port) for part in SERVERS[kind])]
-        return running(["setsid", "--wait", *command], f"http://127.0.0.1:{port}/slow", tmp_path / "log"), port
+        return running(command, f"http://127.0.0.1:{port}/slow", tmp_path / "log"), port
 
     return serve
 
