@@ -1,5 +1,6 @@
 import os
 import random
+import shutil
 
 import pytest
 
@@ -167,6 +168,14 @@ def test_a_folder_that_cannot_be_made_is_warned_of_and_the_worker_speaks_for_its
     one = Worker(tmp_path, clock).ordered(3)
     assert one.sees() == {("pro",): 3}
     assert "cannot be shared" in caplog.text
+
+
+def test_a_folder_that_is_wiped_is_made_anew(worker):
+    one, other = worker().ordered(3).publish(), worker().ordered(4).publish()
+    shutil.rmtree(one.workers.folder)
+    assert one.sees() == {("pro",): 3}
+    other.publish()
+    assert one.sees() == {("pro",): 7}
 
 
 def test_a_process_that_is_shut_down_and_started_again_counts_nothing_twice(worker, clock):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from insitu.core.clock import Clock
     from insitu.store.cells import Told
+    from insitu.store.slots import Reading
 
 _TIDY_NANOSECONDS: Final = 10_000_000_000
 _RETRY_NANOSECONDS: Final = 10_000_000_000
@@ -110,6 +111,9 @@ class Workers:
     def _publish(self, own: Iterable[Family]) -> bool:
         now = self._clock.monotonic()
         slot = self._slot
+        if slot is not None and not slot.path.exists():  # somebody has wiped the folder: begin anew with what we have
+            slot.release()
+            slot, self._slot, self._retry = None, None, 0
         if slot is None:
             if now < self._retry:
                 return False
@@ -187,10 +191,15 @@ class Workers:
             own = list(self._collect())
             if not self.publish(own):
                 return own
-            with families.gate(self.folder, alone=False):
-                leased = (self._slot.path,) if self._slot is not None else ()
-                readings = list(self._readings.of(self.folder, leased))
+            readings = guard.call("workers", self._read, default=[])
+        if not readings:
+            return own
         return [*added(readings), *(each for each in own if each.merging == HOST)]
+
+    def _read(self) -> list[Reading]:
+        with families.gate(self.folder, alone=False):
+            leased = (self._slot.path,) if self._slot is not None else ()
+            return list(self._readings.of(self.folder, leased))
 
     def collect(self) -> Iterable[Family]:
         """Return how many workers live, and how many of their files are damaged."""
