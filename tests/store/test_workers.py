@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from insitu.core import guard
 from insitu.core.records import Family, Point
 from insitu.store import family
 from insitu.store.slots import Slot
@@ -105,6 +106,27 @@ def test_the_dead_become_one_and_files_do_not_pile_up(worker, clock):
     assert files(living) == ["005.names", "005.val", "gate"]
 
 
+def test_what_could_not_be_written_when_it_was_taken_over_is_taken_over_once(worker, clock, monkeypatch):
+    dead, living = worker().ordered(3).publish(), worker().ordered(4).publish()
+    dead.kill()
+    with monkeypatch.context() as patched:
+        patched.setattr(Slot, "write", raising(OSError("no room")))
+        for _ in range(3):
+            clock.advance(20)
+            assert not living.workers.publish(living.families())
+    for _ in range(3):
+        clock.advance(20)
+        assert living.sees() == {("pro",): 7}
+    assert files(living) == ["001.names", "001.val", "gate"]
+
+
+def raising(error):
+    def fail(*_):
+        raise error
+
+    return fail
+
+
 def test_generations_of_workers_that_are_killed_lose_nothing_and_no_count_falls(worker, clock):
     chance = random.Random(7)
     living, total, seen = [worker()], 0, 0
@@ -163,7 +185,10 @@ def test_what_takes_long_is_done_less_often(worker, clock, monkeypatch):
     assert len(said) == 3  # each takes 20 ms, and two seconds pass until the next
 
 
-def test_a_folder_that_cannot_be_made_is_warned_of_and_the_worker_speaks_for_itself(tmp_path, clock, caplog):
+def test_a_folder_that_cannot_be_made_is_warned_of_and_the_worker_speaks_for_itself(
+    tmp_path, clock, caplog, monkeypatch
+):
+    monkeypatch.setattr(guard, "_last_logged", {})  # a topic is warned of once a minute
     (tmp_path / "named-shop").write_bytes(b"")
     one = Worker(tmp_path, clock).ordered(3)
     assert one.sees() == {("pro",): 3}

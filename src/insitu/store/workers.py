@@ -169,11 +169,12 @@ class Workers:
             if not held:
                 return
             readings = list(self._readings.of(self.folder, (slot.path,)))
-            dead = [reading for reading in readings if not reading.live]
+            # One that is in our numbers already is left from a time when these could not be written.
+            dead = [each for each in readings if not each.live and each.bank.birth not in slot.absorbed]
             for reading in dead:
                 self._cells.add_base(slot, reading)
                 slot.absorbed += [*reading.bank.absorbed, reading.bank.birth]
-            if dead:
+            if any(not each.live for each in readings):
                 slot.write(self._cells.filled(slot, own), self._clock.wall())
             for path in others:
                 if slot.has_all_of(path):
