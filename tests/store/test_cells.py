@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from insitu.core.records import Exemplar, Family, Point
+from insitu.store import layout
 from insitu.store.cells import Cells, added
 from insitu.store.slots import Readings, Slot
 
@@ -103,6 +104,19 @@ def test_two_declarations_that_differ_stay_apart(folder):
     assert len(added(list(Readings().of(folder, ())))) == 2
     for slot in slots:
         slot.release()
+
+
+def test_beyond_the_cap_label_sets_of_many_workers_share_a_series_and_the_total_is_exact(folder, monkeypatch):
+    monkeypatch.setattr(layout, "SERIES", 10)
+    for number in range(8):
+        points = [Point({"user": f"{number}-{each}"}, 1) for each in range(5)]
+        took = [Point({"user": f"{number}-{each}"}, 0.5, [1, 0]) for each in range(5)]
+        families = Family("orders", "counter", points), Family("took", "histogram", took, bounds=(1.0,))
+        publish(folder / "000.val", *families, resume=True).release()
+    orders, took = merged(folder)["orders"], merged(folder)["took"]
+    assert len(orders) == len(took) == 11
+    assert orders[("otel.metric.overflow", True),].value == 30
+    assert sum(point.value for point in orders.values()) == sum(point.buckets[0] for point in took.values()) == 40
 
 
 @given(some.lists(some.dictionaries(some.sampled_from("abcd"), some.integers(0, 2**40)), max_size=4))

@@ -375,6 +375,10 @@ Merge = Literal["total", "sum", "max", "last", "worker", "host"]
 `total`: the sum over all that live and lived. Of those that live: `sum`; `max`; `last`, the one set last; `worker`,
 each for itself. `host`: all say the same.
 """
+SERIES: Final = 2_000
+"""Label sets of a metric that are kept apart; what comes after goes into one overflow series, so the total is exact."""
+OVERFLOW: Final = {"otel.metric.overflow": True}
+"""The attribute set of the overflow series, as in OpenTelemetry's metrics SDK specification, "Cardinality limits"."""
 TOTAL: Final = "total"
 LAST: Final = "last"
 HOST: Final = "host"

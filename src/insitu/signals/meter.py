@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from opentelemetry import metrics as api
 
 from insitu.core import context, guard, values
-from insitu.core.records import Family, Point, Scope
+from insitu.core.records import SERIES, Family, Point, Scope
 from insitu.signals import metrics
 from insitu.signals.tracing import ABSORBED
 
@@ -310,7 +310,7 @@ class _Observation:
 
 
 def _first(ask: Callable[[], Iterable[Any]]) -> list[Any]:
-    return list(itertools.islice(ask(), metrics.SERIES))
+    return list(itertools.islice(ask(), SERIES))
 
 
 def _point(observation: Any) -> Point | None:

@@ -16,18 +16,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from insitu.core import clock as clocks
 from insitu.core import context, guard, values
-from insitu.core.records import LAST, Exemplar, Family, Point, Scope
+from insitu.core.records import LAST, OVERFLOW, SERIES, Exemplar, Family, Point, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from insitu.core.records import Merge, MetricKind
 
-SERIES: Final = 2_000
 METRICS: Final = 1_000
 LABEL_LENGTH: Final = 256
-OVERFLOW: Final = {"otel.metric.overflow": True}
-"""The attribute set of the overflow series, as in OpenTelemetry's metrics SDK specification, "Cardinality limits"."""
 DURATION_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 """Seconds; the advice of OpenTelemetry's HTTP semantic conventions."""
 DEFAULT_BOUNDS: Final = (

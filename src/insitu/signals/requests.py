@@ -21,9 +21,9 @@ from opentelemetry.context import Context as OtelContext
 from opentelemetry.trace import SpanKind
 
 from insitu.core import context
-from insitu.core.records import Error, Family, Point, Unset
+from insitu.core.records import OVERFLOW, SERIES, Error, Family, Point, Unset
 from insitu.signals import errors
-from insitu.signals.metrics import DURATION_BOUNDS, OVERFLOW, SERIES, HistogramCell
+from insitu.signals.metrics import DURATION_BOUNDS, HistogramCell
 from insitu.signals.spans import Span
 from insitu.signals.tracing import OWN, silent
 

@@ -46,13 +46,12 @@ class Cells:
             at, metric = series.at, series.metric
             if metric.kind == "histogram":
                 end = at + metric.cells
-                own = map(operator.add, slot.base[at:end], (*point.buckets, point.value))
-                values[at:end] = array("d", own)
+                values[at:end] = array("d", map(operator.add, values[at:end], (*point.buckets, point.value)))
                 for bucket, first in series.exemplars.items():
                     if (sample := point.exemplars[bucket] if point.exemplars else None) is not None:
                         values[first : first + EXEMPLAR_CELLS] = array("d", _of_exemplar(sample))
             elif metric.merge == TOTAL:
-                values[at] = slot.base[at] + point.value
+                values[at] += point.value
             else:
                 values[at] = point.value
                 if metric.merge == LAST:

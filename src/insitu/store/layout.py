@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from insitu.core import documents
-from insitu.core.records import LAST, Scope
+from insitu.core.records import LAST, OVERFLOW, SERIES, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,6 +85,7 @@ class Layout:
     def __init__(self, data: bytes = b"") -> None:
         self._metrics: dict[Metric, int] = {}
         self._listed: list[Metric] = []
+        self._sets: dict[Metric, int] = {}
         self._known: dict[tuple[int, tuple[tuple[str, Any], ...]], Series] = {}
         self.series: list[Series] = []
         self.cells = self.length = 0
@@ -121,6 +122,7 @@ class Layout:
         made = Series(len(self.series), metric, labels, self.cells)
         self.series.append(made)
         self._known[self._metrics[metric], made.key] = made
+        self._sets[metric] = self._sets.get(metric, 0) + 1
         self.cells += metric.cells
         return made
 
@@ -132,7 +134,10 @@ class Layout:
     # --- for who writes ---
 
     def find(self, metric: Metric, labels: Mapping[str, Any]) -> Series:
-        """Return where a series stands, at the end where it is new."""
+        """Return where a series stands, at the end where it is new.
+
+        One slot has had many workers, each with label sets of its own: beyond the cap they share the overflow series.
+        """
         number = self._metrics.get(metric)
         if number is None:
             number = self._add_metric(metric)
@@ -141,6 +146,8 @@ class Layout:
             self._note(["m", *metric[:4], told, metric.bounds, metric.merge])
         plain = documents.loads(documents.dumps(labels))  # as it will be read
         found = self._known.get((number, tuple(sorted(plain.items()))))
+        if found is None and self._sets.get(metric, 0) >= SERIES and labels is not OVERFLOW:
+            return self.find(metric, OVERFLOW)
         if found is None:
             found = self._add_series(metric, plain)
             self._note(["s", number, plain])
