@@ -148,6 +148,22 @@ def test_the_overview_says_what_runs_and_how_it_is():
     }
 
 
+def test_the_overview_of_several_workers_is_as_old_as_the_oldest_and_records_as_little_as_the_one_that_records_least():
+    def of_each(name, *values):
+        points = [Point({"worker": str(number), **labels}, value) for number, (value, labels) in enumerate(values)]
+        return Family(name, "gauge", points)
+
+    families = [
+        of_each("process.uptime", (60.0, {}), (20.0, {})),
+        of_each("insitu.budget.utilization", (0.02, {}), (0.01, {})),
+        of_each("insitu.budget.limit", (0.01, {}), (0.01, {})),
+        of_each("insitu.budget.step", (0, {"detail": "everything"}), (2, {"detail": "no child spans"})),
+    ]
+    live = ask(made(Reader(), live=lambda: families), "overview")[1]["live"]
+    assert live["uptime"] == 60.0
+    assert live["budget"] == {"used": 0.02, "limit": 0.01, "step": 2, "detail": "no child spans"}
+
+
 def test_the_overview_of_a_store_alone_has_nothing_live(monitoring):
     assert ask(monitoring, "overview")[1]["live"] is None
 

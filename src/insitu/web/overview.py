@@ -1,4 +1,4 @@
-"""How the service is now, from the metrics of one process: what somebody wants to know before anything else."""
+"""How the service is now, from the metrics of all its workers: what somebody wants to know before anything else."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def overview(about: Mapping[str, Any], now: int, live: Iterable[Family] | None) 
 
     As {now, service, version, ..., live}; `live` is None where no application runs, else {uptime, requests, cost,
     budget, dropped, kept, saturation}. Times are seconds but for `now`, wall nanoseconds; everything is counted since
-    the process began.
+    the service began. Of several workers it is the oldest one's uptime, and the budget of the one that records least.
     """
     said = {short: about[name] for name, short in _ABOUT.items() if name in about}
     return {"now": now, **said, "live": _live(live) if live is not None else None}
@@ -60,7 +60,7 @@ def _live(families: Iterable[Family]) -> dict[str, Any]:
 
     seen, kept = ({point.labels["reason"]: point.value for point in points(name)} for name in (_SEEN, _KEPT))
     return {
-        "uptime": sum(point.value for point in points(_UPTIME)),
+        "uptime": max((point.value for point in points(_UPTIME)), default=0.0),
         "requests": sum(sum(point.buckets) for point in points(_REQUESTS)),
         "cost": {point.labels["part"]: point.value for point in points(_CPU)},
         "budget": _budget(points),
@@ -84,7 +84,9 @@ def _budget(points: Callable[[str], list[Point]]) -> dict[str, Any] | None:
     used, limit, step = points(_USED), points(_LIMIT), points(_STEP)
     if not (used and limit and step):
         return None
-    return {"used": used[0].value, "limit": limit[0].value, "step": step[0].value, **step[0].labels}
+    least = max(step, key=lambda point: point.value)
+    most = max(point.value for point in used)
+    return {"used": most, "limit": limit[0].value, "step": least.value, "detail": least.labels["detail"]}
 
 
 def _level(point: Point) -> float:
