@@ -81,6 +81,7 @@ LATE: Final = {
     "writer": "insitu.store.writer",
     "intervals": "insitu.signals.intervals",
     "workers": "insitu.store.workers",
+    "locks": "insitu.store.locks",
     "reader": "insitu.store.reader",
     "monitoring": "insitu.web.monitoring",
     "pages": "insitu.web.pages",
@@ -167,7 +168,7 @@ class Runtime:
         logs.attach(None)
         errors.attach(None)
         done = self.pipeline.close(timeout)
-        registry.on, registry.counted = False, lambda: None
+        registry.on = False
         self.resources.close()
         return done
 
@@ -345,7 +346,7 @@ class Runtime:
         self.pipeline.sinks.append(self.store)
         self.pipeline.every(1.0, self.store.write, "store")
         self.pipeline.ending.append(self.store.close)
-        if folder is not None and self._threads and hasattr(os, "fork"):
+        if folder is not None and self._threads and _late("locks").KNOWN:
             self.workers = _late("workers").Workers(folder, self.clock, self._of_this_worker, self.environ, _told)
             self.pipeline.every(PUBLISH_SECONDS, self.workers.publish_in_time, "workers")
             self.pipeline.ending.insert(0, self.workers.close)

@@ -84,7 +84,8 @@ class Cells:
             if series.metric.merge == TOTAL and len(values) >= (end := series.at + series.metric.cells)
         ]
 
-    def take_back(self, slot: Slot, told: Told) -> None:
+    @staticmethod
+    def take_back(slot: Slot, told: Told) -> None:
         """Begin below what predecessors counted: this process has told so much before, and counts on from there."""
         places = [(slot.layout.find(metric, labels).at, numbers) for metric, labels, numbers in told]
         _widen(slot)
@@ -92,7 +93,8 @@ class Cells:
             for cell, number in enumerate(numbers, at):
                 slot.base[cell] -= number
 
-    def add_base(self, slot: Slot, reading: Reading) -> None:
+    @staticmethod
+    def add_base(slot: Slot, reading: Reading) -> None:
         """Add what a worker that is dead has counted to what this one began with."""
         theirs = reading.bank.values
         mine = [
@@ -171,7 +173,7 @@ def added(readings: Sequence[Reading]) -> list[Family]:
     """Return the metrics of all workers together; where there are several, a gauge tells whose it is."""
     found: dict[Metric, dict[Key, _Sum]] = {}
     for reading in readings:
-        apart = {_WORKER: str(reading.number)} if len(readings) > 1 else {}
+        apart = {_WORKER: str(reading.number)} if len(readings) > 1 else {}  # a dead one counts: another will follow it
         for series in reading.layout.series:
             metric = series.metric
             if metric.merge == TOTAL or reading.live:

@@ -48,7 +48,7 @@ CREATE TABLE sample (
 );
 """
 
-_INTERVALS: Final = """
+INTERVALS: Final = """
 SELECT "start", name, count, errors, durations FROM rollup WHERE length = ? AND "start" >= ? AND "start" < ?
 """
 
@@ -144,10 +144,10 @@ class Database:
         return going_on
 
     def _totals(self, start: int, length: int) -> dict[str, RouteTotals]:
-        return dict(added(cover(lambda *asked: self.read(_INTERVALS, asked), start, start + length)))
+        return dict(added(cover(lambda *asked: self.read(INTERVALS, asked), start, start + length)))
 
     def _intervals(self, length: int, start: int) -> list[Row]:
-        return self.read(_INTERVALS, (length, start, start + 1))
+        return self.read(INTERVALS, (length, start, start + 1))
 
     def _insert(self, intervals: Iterable[Interval]) -> None:
         """Add what was counted to what another process has written of the same intervals into this file."""

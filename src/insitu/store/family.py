@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -20,11 +18,7 @@ import psutil
 
 from insitu.core import clock as clocks
 from insitu.core import guard
-
-try:
-    import fcntl
-except ImportError:  # Windows: one process
-    fcntl = None  # type: ignore[assignment]
+from insitu.store import locks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,13 +27,11 @@ if TYPE_CHECKING:
 SHARED_SECONDS: Final = 0.05
 """How long a reader waits for the gate; then it reads all the same, and at the worst is one absorbed slot wrong."""
 _ALONE_SECONDS: Final = 2.0
-_NAP_SECONDS: Final = 0.001
 _GATE: Final = "gate"
 _NAMED: Final = "named-"
 _FORGOTTEN_NANOSECONDS: Final = 24 * 3600 * 1_000_000_000
 _UNFIT: Final = re.compile(r"[^\w.-]+")
 _LONGEST_NAME: Final = 100
-_never: Final = threading.Event()
 
 
 class Family(NamedTuple):
@@ -95,33 +87,24 @@ def gate(folder: Path, *, alone: bool) -> Iterator[bool]:
         OSError: there is no such folder, or it is not ours.
 
     """
-    handle = os.open(folder / _GATE, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    handle = locks.open_file(folder / _GATE)
     try:
-        yield _locked(handle, alone=alone)
+        yield locks.wait(handle, shared=not alone, seconds=_ALONE_SECONDS if alone else SHARED_SECONDS)
     finally:
         os.close(handle)
 
 
-def _locked(handle: int, *, alone: bool) -> bool:
-    deadline = time.monotonic() + (_ALONE_SECONDS if alone else SHARED_SECONDS)
-    while True:
-        try:
-            fcntl.flock(handle, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            _never.wait(_NAP_SECONDS)
-        else:
-            return True
-
-
 def remove_dead(service: Path, living: str) -> None:
     """Remove the folders of families that are no more."""
-    for gone in service.glob(f"*/{_GATE}"):
-        if gone.parent.name != living and _is_dead(gone):
-            for each in sorted(gone.parent.iterdir(), key=lambda path: path.name == _GATE):
-                each.unlink(missing_ok=True)
-            gone.parent.rmdir()
+    for found in service.glob(f"*/{_GATE}"):
+        if found.parent.name != living and _is_dead(found):
+            guard.attempt(_remove, found.parent)  # what is not ours to remove stays
+
+
+def _remove(folder: Path) -> None:
+    for each in sorted(folder.iterdir(), key=lambda path: path.name == _GATE):
+        each.unlink(missing_ok=True)
+    folder.rmdir()
 
 
 def _is_dead(gate_file: Path) -> bool:

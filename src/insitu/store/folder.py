@@ -17,11 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from insitu.core import guard
-
-try:
-    import fcntl
-except ImportError:  # Windows: one process, whose files are its own
-    fcntl = None  # type: ignore[assignment]
+from insitu.store import locks
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -30,7 +26,6 @@ DATABASE: Final = ".db"
 _LOCK: Final = ".lock"
 _LOG: Final = "-wal"
 _BESIDE: Final = (_LOG, "-shm")
-_OPEN_LOCK: Final = os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
 _UNFIT: Final = re.compile(r"[^\w.-]+")
 _LONGEST_NAME: Final = 100
 
@@ -93,17 +88,13 @@ class Lease:
     """
 
     def __init__(self, folder: Path, avoid: Container[Path] = ()) -> None:
-        left = (path for path in databases(folder) if path not in avoid) if fcntl is not None else ()
-        handles = ((path, _held(path)) for path in left)
-        found = next(((path, handle) for path, handle in handles if handle is not None), None)
-        self.adopted = found is not None
-        if found is not None:
-            self.path, self._handle = found
-            return
-        self.path = folder / f"{uuid.uuid4()}{DATABASE}"
-        self._handle = os.open(self.path.with_suffix(_LOCK), _OPEN_LOCK, 0o600)
-        if fcntl is not None:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        left = databases(folder) if locks.KNOWN else []
+        held = ((path, _held(path)) for path in left if path not in avoid)
+        path, handle = next((each for each in held if each[1] is not None), (None, None))
+        self.adopted = path is not None
+        self.path = path or folder / f"{uuid.uuid4()}{DATABASE}"
+        self._handle = locks.open_file(self.path.with_suffix(_LOCK)) if handle is None else handle
+        locks.wait(self._handle, shared=False, seconds=0.0)
 
     def release(self) -> None:
         """Let others tidy up behind us; the file stays, to be read."""
@@ -113,17 +104,12 @@ class Lease:
 def _held(path: Path) -> int | None:
     """Return the lock of a database that no living process writes, held from now on; None where one does."""
     lock = path.with_suffix(_LOCK)
-    try:
-        handle = os.open(lock, _OPEN_LOCK, 0o600)
-    except OSError:
+    handle = guard.attempt(locks.take, lock)
+    if handle is None:
         return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if path.exists() and os.path.samestat(lock.stat(), os.fstat(handle)):  # nobody has removed it meanwhile
-            return handle
-    except OSError:
-        pass
-    os.close(handle)
+    if guard.attempt(lambda: os.path.samestat(lock.stat(), os.fstat(handle)), default=False):
+        return handle
+    os.close(handle)  # somebody has removed it meanwhile
     return None
 
 
@@ -163,17 +149,13 @@ def _bytes(path: Path) -> int:
 
 def remove_if_dead(path: Path) -> bool:
     """Remove a database that no living process writes; whether it is gone."""
-    lock = path.with_suffix(_LOCK)
-    try:
-        handle = os.open(lock, _OPEN_LOCK, 0o600)
-    except OSError:
+    handle = _held(path)
+    if handle is None:
         return False
     try:
-        if fcntl is not None:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for each in (*_files(path), lock):
+        for each in (*_files(path), path.with_suffix(_LOCK)):
             each.unlink(missing_ok=True)
-    except OSError:  # somebody lives, or it is not ours to remove
+    except OSError:  # it is not ours to remove
         return False
     finally:
         os.close(handle)

@@ -18,7 +18,7 @@ from insitu.core.questions import FOREVER, Answer, LogSearch, Period, TraceSearc
 from insitu.core.threads import Slices
 from insitu.store import blocks, rollups, samples
 from insitu.store.copies import Copies
-from insitu.store.database import LOGS, TRACES
+from insitu.store.database import INTERVALS, LOGS, TRACES
 from insitu.store.folder import databases, write_ahead_log
 
 if TYPE_CHECKING:
@@ -42,9 +42,6 @@ _HOT: Final = "SELECT hot FROM block WHERE id = ?"
 _IDS: Final = "SELECT ids FROM block WHERE id = ?"
 _REST: Final = "SELECT rest FROM block WHERE id = ?"
 _OF_A_TRACE: Final = "SELECT id, ids FROM block WHERE kind = ? AND instr(ids, ?)"
-_INTERVALS: Final = """
-SELECT "start", name, count, errors, durations FROM rollup WHERE length = ? AND "start" >= ? AND "start" < ?
-"""
 _SAMPLES: Final = """
 SELECT max(time), data FROM sample WHERE length = ? AND time >= ? AND time <= ? GROUP BY "start" / ? ORDER BY time
 """
@@ -351,8 +348,8 @@ def _interval_rows(source: _Source, length: int, since: int, until: int, *, name
     if since >= until:
         return []
     if name:
-        return source.read(f"{_INTERVALS} AND name = ?", (length, since, until, name))
-    return source.read(_INTERVALS, (length, since, until))
+        return source.read(f"{INTERVALS} AND name = ?", (length, since, until, name))
+    return source.read(INTERVALS, (length, since, until))
 
 
 def _counts(source: _Source, length: int, since: int, until: int) -> Iterator[tuple[int, int, int]]:

@@ -19,12 +19,8 @@ from array import array
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from insitu.core import clock as clocks
+from insitu.store import locks
 from insitu.store.layout import Layout
-
-try:
-    import fcntl
-except ImportError:  # Windows: one process, which needs no slot
-    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -113,13 +109,14 @@ class Slot:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.number = int(path.stem)
-        self._handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        handle = locks.take(path)
+        if handle is None:
+            raise BlockingIOError(f"{path} is somebody else's")
+        self._handle = handle
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._names = os.open(path.with_suffix(NAMES), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            self._names = locks.open_file(path.with_suffix(NAMES))
         except OSError:
-            os.close(self._handle)
+            os.close(handle)
             raise
         self._sequence = 0
         self._level = -1
@@ -273,7 +270,7 @@ class Readings:
             bank = read_bank(handle)
             if bank is None:
                 return None
-            return Reading(int(path.stem), live or _is_held(handle), bank, self._layout(path, bank))
+            return Reading(int(path.stem), live or locks.is_held(handle), bank, self._layout(path, bank))
         finally:
             os.close(handle)
 
@@ -289,12 +286,3 @@ class Readings:
             raise ValueError("names are missing")
         self._layouts[path] = (bank.birth, layout)
         return layout
-
-
-def _is_held(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    fcntl.flock(handle, fcntl.LOCK_UN)
-    return False
