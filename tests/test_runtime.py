@@ -20,6 +20,7 @@ from insitu import runtime
 from insitu.core import guard
 from insitu.signals import tracing
 from insitu.testing import recording
+from tests.servers import until
 
 RATIO = 1 / (1 << 64)
 
@@ -62,6 +63,14 @@ def package(folder, name, group, entries, source):
     (info / "entry_points.txt").write_text(f"[{group}]\n{listed}")
     (folder / f"{name}.py").write_text(textwrap.dedent(source))
     return folder
+
+
+def test_a_process_that_only_counts_tells_others_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setenv("INSITU_INSTANCE", "here")
+    insitu.init(service="jobs", store=str(tmp_path), libraries=(), exporters=())
+    assert not runtime.current().pipeline.worker.running
+    insitu.counter("jobs").add(1)
+    until(lambda: list(tmp_path.glob("jobs/named-here/*.val")), what="a slot")
 
 
 # --- init and shutdown

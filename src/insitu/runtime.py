@@ -395,9 +395,9 @@ class Runtime:
     def _of_this_worker(self) -> Iterable[Family]:
         """Return every metric of this process, and what the user keeps in prometheus_client."""
         yield from self.collect()
-        registry = getattr(sys.modules.get("prometheus_client"), "REGISTRY", None)
-        if registry is not None:
-            yield from _late("prometheus_registry").families(registry)
+        kept = _late("prometheus_registry")
+        if (found := kept.of_application()) is not None:
+            yield from kept.families(found)
 
     @staticmethod
     def _has_several_workers() -> bool:

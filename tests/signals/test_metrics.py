@@ -12,7 +12,7 @@ import insitu
 from insitu.core.records import Resource
 from insitu.exporters.prometheus import Format, render
 from insitu.signals.metrics import SERIES, registry
-from insitu.testing import recording
+from insitu.testing import FakeClock, recording
 
 before_init = insitu.counter("made_before_init", labels=("plan",))
 
@@ -57,6 +57,24 @@ def test_a_counter_takes_nothing_negative_and_no_nan(recorded, caplog):
         orders.add(amount)
     assert recorded.point("only_up").value == 3.5
     assert len(caplog.records) == 1
+
+
+def test_of_a_gauge_of_which_the_last_one_counts_the_moment_is_kept():
+    with recording(clock=FakeClock()) as recorded:
+        insitu.gauge("mode", merge="last").set(3)
+        insitu.gauge("depth", merge="sum").set(3)
+        assert recorded.point("mode").time == recorded.clock.wall()
+        assert recorded.point("depth").time == 0
+        assert (recorded.family("mode").merging, recorded.family("depth").merging) == ("last", "sum")
+
+
+def test_a_gauge_cannot_be_merged_in_any_other_way_nor_in_two(recorded, caplog):
+    insitu.gauge("filling", merge="mean").set(1)
+    assert recorded.family("filling").merging == "worker"
+    assert "cannot be merged by 'mean'; there are: worker, sum, max, last" in caplog.text
+    insitu.gauge("filling", merge="max").set(2)
+    assert recorded.family("filling").merging == "worker"
+    assert "merged by worker; that declaration stays" in caplog.text
 
 
 def test_an_updown_counter_falls_and_a_gauge_is_what_it_is(recorded):

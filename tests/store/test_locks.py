@@ -1,12 +1,18 @@
 import os
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
 from insitu.store import locks
 
-SCRIPT = "import sys; from pathlib import Path; from insitu.store import locks; sys.exit(locks.take(Path(sys.argv[1])) is None)"
+SCRIPT = textwrap.dedent("""
+    import sys
+    from pathlib import Path
+    from insitu.store import locks
+    sys.exit(locks.take(Path(sys.argv[1])) is None)
+""")
 
 
 def is_free_elsewhere(path):

@@ -18,7 +18,6 @@ import base64
 import json
 import math
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import lru_cache
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from insitu.core import guard
 from insitu.core.records import Exemplar, Family, MetricKind, Point, Resource, Scope
-from insitu.exporters.prometheus_registry import STANDARD, collectors
+from insitu.exporters.prometheus_registry import STANDARD, collectors, of_application
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -121,7 +120,7 @@ class Page:
         families = guard.call("exporters.prometheus", self.collectors, default=())
         several = self.several()
         sheet.add(families, _of_all(self.resource) if several and self.resource is not None else self.resource)
-        registry = getattr(sys.modules.get("prometheus_client"), "REGISTRY", None)
+        registry = of_application()
         if self.user_registry and not several and registry is not None:
             guard.call("exporters.prometheus.registry", sheet.add_registry, registry)
         return form.value, sheet.page()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from insitu.core import guard
@@ -22,6 +23,11 @@ STANDARD: Final = {f"prometheus_client.{name}" for name in ("process_collector",
 _MODES: Final[dict[str, Merge]] = {"sum": "sum", "livesum": "sum", "max": "max", "livemax": "max"}
 """`multiprocess_mode` of prometheus_client's gauges; by its default each process stands for itself, as by ours."""
 _SCOPE: Final = Scope("prometheus_client")
+
+
+def of_application() -> CollectorRegistry | None:
+    """Return prometheus_client's own registry, once the application has imported it."""
+    return getattr(sys.modules.get("prometheus_client"), "REGISTRY", None)
 
 
 def collectors(registry: CollectorRegistry) -> list[Collector]:

@@ -231,7 +231,7 @@ class Registry:
         """
         with self.lock:
             found = self.instruments.get((name, scope))
-            if found is not None and (found.kind, found.labels) == (kind, labels):
+            if found is not None and (found.kind, found.labels, found.merge) == (kind, labels, merge):
                 return found
             made = Instrument(
                 self, name, kind, unit, description, labels=labels, bounds=bounds, scope=scope, merge=merge
@@ -242,8 +242,9 @@ class Registry:
         if found is None:
             guard.warn("metrics", "insitu: more than %d metrics; %s is not exported", METRICS, name)
             return made
-        text = "insitu: metric %s is already declared as a %s with labels %s; that declaration stays"
-        guard.warn(f"metric {name}", text, name, found.kind, found.labels)
+        text = "insitu: metric %s is already declared as a %s with labels %s%s; that declaration stays"
+        merged = f", merged by {found.merge}" if found.merge else ""
+        guard.warn(f"metric {name}", text, name, found.kind, found.labels, merged)
         # Of another kind it can take nothing: what this handle counts goes nowhere, and the warning has said so.
         return found if found.kind == kind else made
 
