@@ -355,6 +355,8 @@ ROWS: Final = (
         None,
         "ms",
     ),
+    Row("scrape.publish", "a worker's counts told to others, each half second", Cost("scrape:publish"), unit="ms"),
+    Row("scrape.publish-2,000", "the same with 2,000 histograms", Cost("scrape:publish_histograms"), unit="ms"),
     Row(
         "stall.drain",
         "longest stall, 2,500 rich drain; a bare request",

@@ -54,6 +54,27 @@ def workers() -> timing.Round:
     return round_
 
 
+def publish() -> timing.Round:
+    """What a worker among others does each half second, with what every process counts."""
+    return _published()
+
+
+def publish_histograms() -> timing.Round:
+    """The same with 2,000 label sets of a histogram."""
+    latency = insitu.histogram("latency", labels=("shop", "plan"), unit="s")
+    measured = _published()
+    for number in range(SERIES * 20):
+        latency.record(number % 97 / 10, shop=f"shop-{number % SERIES // 4}", plan=f"plan-{number % 4}")
+    return measured
+
+
+def _published() -> timing.Round:
+    os.environ["INSITU_INSTANCE"] = "bench"
+    ours.start()
+    measured = timing.whole(lambda times: [runtime.current().workers.publish_at_once() for _ in range(times)], SCRAPES)
+    return lambda effort: measured(effort) / 1000  # type: ignore[operator]
+
+
 def _scrapes(lines: int) -> timing.Round:
     driver = Driver(insitu.instrument(FastAPI()), path="/metrics")
     driver.run(1)
