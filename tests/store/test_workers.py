@@ -6,7 +6,7 @@ import pytest
 
 from insitu.core import guard
 from insitu.core.records import Family, Point
-from insitu.store import family
+from insitu.store import family, slots
 from insitu.store.slots import Slot
 from insitu.store.workers import Workers
 from insitu.testing import FakeClock
@@ -118,6 +118,24 @@ def test_what_could_not_be_written_when_it_was_taken_over_is_taken_over_once(wor
         clock.advance(20)
         assert living.sees() == {("pro",): 7}
     assert files(living) == ["001.names", "001.val", "gate"]
+
+
+def test_what_a_worker_says_last_counts_though_it_is_being_read(worker, clock, monkeypatch):
+    one, other = worker().ordered(3).publish(), worker().ordered(4).publish()
+    read_bank = slots.read_bank
+
+    def read_while_it_ends(handle):
+        bank = read_bank(handle)
+        if bank is not None and bank.values[0] == 4 and other.workers._slot is not None:
+            other.ordered().workers.close()
+        return bank
+
+    clock.advance(60)
+    monkeypatch.setattr(slots, "read_bank", read_while_it_ends)
+    one.publish()
+    assert other.workers._slot is None
+    clock.advance(60)
+    assert one.publish().sees() == {("pro",): 8}
 
 
 def raising(error):

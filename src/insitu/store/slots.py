@@ -267,10 +267,11 @@ class Readings:
     def _read(self, path: Path, *, live: bool) -> Reading | None:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
+            live = live or locks.is_held(handle)  # asked first: what is read after its worker's end is its last word
             bank = read_bank(handle)
             if bank is None:
                 return None
-            return Reading(int(path.stem), live or locks.is_held(handle), bank, self._layout(path, bank))
+            return Reading(int(path.stem), live, bank, self._layout(path, bank))
         finally:
             os.close(handle)
 
