@@ -37,6 +37,7 @@ VALUES = {
     config._flag: FLAGS,
     config._path: PATHS,
     config._budget: BUDGETS,
+    config._duration: [("100ms", 0.1), ("0.5", 0.5), ("2s", 2.0), ("1.5 s", 1.5), ("5ms", 0.005)],
 }
 BAD = {
     config._bytes: "1kb",
@@ -46,6 +47,7 @@ BAD = {
     config._flag: "perhaps",
     config._path: "/a b",
     config._budget: "120%",
+    config._duration: "0s",
     config._pairs: "no separator",
 }
 every_option = pytest.mark.parametrize("setting", config.SETTINGS, ids=lambda setting: setting.name)

@@ -1,4 +1,4 @@
-"""The command line: `insitu doctor`, `insitu serve`, `insitu options`."""
+"""The command line: `insitu run`, `insitu doctor`, `insitu serve`, `insitu options`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ insitu measures a Python application from inside its process: requests, traces, 
 logs, errors and the state of the process. One line in the application starts it:
 
     import insitu
-    insitu.instrument(app)         # FastAPI, Starlette, any ASGI application
+    insitu.instrument(app)         # FastAPI, Starlette, Flask, any ASGI or WSGI application
+
+or none at all: `insitu run uvicorn shop:app`.
 
 Then /metrics on the application itself is what Prometheus scrapes, and with
 OTEL_EXPORTER_OTLP_ENDPOINT set everything goes to an OTLP receiver as well.
@@ -44,13 +46,30 @@ where options come from:
     INSITU_DISABLED=1 or OTEL_SDK_DISABLED=true switch everything off.
 
 try:
+    insitu run uvicorn shop:app    measure an application whose code does not mention insitu
     insitu doctor shop:app         is everything measured? what is done twice? what does it cost?
     insitu options                 what is set, and by whom
     insitu serve --store .insitu   what was kept, with no application running
     INSITU_EXPORTERS=console uvicorn shop:app
                                    see requests, spans and errors on this terminal
 """
+RUN: Final = """\
+Start a command with insitu in every Python process of it: applications of FastAPI, Starlette,
+Flask, Django, and what else uvicorn or gunicorn serve, are instrumented, and so are libraries.
+
+    insitu run uvicorn shop:app --workers 4
+    insitu run --service shop gunicorn shop:app
+    insitu run python manage.py runserver
+    insitu run celery -A jobs worker
+    insitu run python nightly.py
+
+What the application says itself, as in insitu.init(service="shop"), holds.
+"""
 _COLOURS: Final = {"ok": "32", "note": "33", "problem": "31", "bold": "1", "dim": "2"}
+_NOT_EXECUTABLE: Final = 126
+_NOT_FOUND: Final = 127
+"""As shells have it (POSIX, 2.8.2)."""
+AUTOSTART: Final = Path(__file__).parent / "autostart"
 _WIDTH: Final = 100
 _MARGIN: Final = 11
 
@@ -71,6 +90,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"insitu {doctor.version_of('insitu') or 'unknown'}")
     parser.set_defaults(run=lambda _: _help(parser))
     commands = parser.add_subparsers(title="commands", metavar="")
+
+    run = commands.add_parser(
+        "run",
+        help="start a command with insitu in it, without a change to its code",
+        usage="insitu run [--OPTION VALUE ...] COMMAND [ARGUMENT ...]",
+        description=RUN,
+        formatter_class=shape,
+    )
+    for setting in config.SETTINGS:
+        flag = f"--{setting.name.replace('_', '-')}"
+        run.add_argument(flag, dest=setting.variables[0], metavar="VALUE", help=setting.meaning.replace("%", "%%"))
+    run.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    run.set_defaults(run=_run)
 
     doctors = commands.add_parser(
         "doctor",
@@ -118,6 +150,33 @@ class _Paper:
         print(f"  {self.paint(colour, f'{label:<{_MARGIN - 2}}')}{first}")
         for line in rest:
             print(" " * _MARGIN + line)
+
+
+# --- run
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _run(given: argparse.Namespace) -> int:
+    command = given.command[1:] if given.command[:1] == ["--"] else given.command
+    if not command:
+        print("insitu: run what? As in: insitu run uvicorn shop:app", file=sys.stderr)
+        return 2
+    chosen = {name: value for name, value in vars(given).items() if name.startswith("INSITU_") and value is not None}
+    environ = {**os.environ, **chosen, "PYTHONPATH": _in_front(os.environ.get("PYTHONPATH", ""))}
+    try:
+        os.execvpe(command[0], command, environ)  # noqa: S606 no shell is wanted: it is what the user gave
+    except FileNotFoundError:
+        hint = f"; a script is started by: insitu run python {command[0]}" * command[0].endswith(".py")
+        print(f"insitu: there is no command {command[0]} here{hint}", file=sys.stderr)
+        return _NOT_FOUND
+    except OSError as error:
+        print(f"insitu: {command[0]} cannot be started ({error})", file=sys.stderr)
+        return _NOT_EXECUTABLE
+
+
+def _in_front(path: str) -> str:
+    """Return PYTHONPATH with the folder whose `sitecustomize` starts insitu; an entry of it that is empty means `.`."""
+    return f"{AUTOSTART}{os.pathsep}{path}" if path else str(AUTOSTART)
 
 
 # --- doctor

@@ -56,6 +56,7 @@ class TracingOptions:
         value_length: longest attribute value, in characters.
         exclude: paths or route templates that are out of every signal.
         header: response header that carries the trace id; "" for none.
+        slow_statement: seconds from which a statement to a database is slow.
 
     """
 
@@ -69,6 +70,7 @@ class TracingOptions:
     value_length: int = values.LIMIT
     exclude: tuple[str, ...] = ()
     header: str = ""
+    slow_statement: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +253,15 @@ def _seconds(value: Any) -> float:
     return seconds
 
 
+def _duration(value: Any) -> float:
+    right = "give a time: 100ms, 0.5s"
+    seconds = float(value) if isinstance(value, int | float) else _measured(value, _SHORT_TIMES, right) / 1_000
+    if not 0.0 < seconds < float("inf"):
+        raise ValueError(right)
+    return seconds
+
+
+_SHORT_TIMES: Final = {"ms": 1, "s": 1_000, "": 1_000}
 _BYTES: Final = {"": 1, "b": 1, "kb": 1_000, "mb": 1_000_000, "gb": 1_000_000_000}
 _TIMES: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _MEASURE: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([a-z]{0,2})")
@@ -379,6 +390,7 @@ SETTINGS: Final = (
     ),
     Setting("exclude", "paths that are out of every signal; * stands for anything", "tracing", "exclude", _names),
     Setting("trace_header", "response header that carries the trace id", "tracing", "header", _text),
+    Setting("slow_statement", "from when on a statement to a database is slow", "tracing", "slow_statement", _duration),
     Setting(
         "exporters",
         "where signals go beside /metrics: otlp, console, none; by default what its own variable switches on",

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from opentelemetry import trace as otel_trace
 
 from insitu import config, runtime
-from insitu.adapters import fastapi, libraries
+from insitu.adapters import automatic, fastapi, libraries
 from insitu.adapters.choice import adapter_of
 from insitu.core import guard
 from insitu.core.transport import Transport
@@ -51,7 +51,6 @@ SPANS: Final = 2_000
 REQUESTS: Final = 500
 ROUNDS: Final = 3
 _SPANS_A_TRACE: Final = 10
-_DJANGO: Final = "insitu.adapters.django.Middleware"
 _LOADING: Final = "importing the application"
 _CHECK_SECONDS: Final = 1.0
 
@@ -84,7 +83,8 @@ def examine(target: str, environ: Mapping[str, str], *, check: bool = False) -> 
     """Yield everything there is to say about an application, which is imported for it; at the end insitu is shut down.
 
     Args:
-        target: `module:app` as uvicorn takes it; "" looks at this environment alone, as `insitu.init()` would see it.
+        target: `module:app` as uvicorn takes it, `module:make()` as gunicorn does; "" looks at this environment alone,
+            as `insitu.init()` would see it.
         environ: the environment.
         check: whether exporters' addresses are tried.
 
@@ -115,7 +115,10 @@ def examine(target: str, environ: Mapping[str, str], *, check: bool = False) -> 
 
 
 def loaded(target: str) -> tuple[Any, BaseException | None]:
-    """Import `module:app` (`app` by default) with the current folder first on the path; return it, or what failed."""
+    """Import `module:app` (`app` by default), or call `module:make()`, with the current folder first on the path.
+
+    Returns the application, or what failed.
+    """
     failed: list[BaseException] = []
     sys.path.insert(0, str(Path.cwd()))
     guard.watch(failed.append)
@@ -131,9 +134,9 @@ def loaded(target: str) -> tuple[Any, BaseException | None]:
 def _import(target: str) -> Any:
     module, _, path = target.partition(":")
     found: Any = importlib.import_module(module)
-    for name in (path or "app").split("."):
+    for name in (path or "app").removesuffix("()").split("."):
         found = getattr(found, name)
-    return found
+    return found() if path.endswith("()") else found
 
 
 @contextmanager
@@ -201,7 +204,7 @@ def application(app: Any) -> Iterator[Finding]:
         yield from _django_application(kind) if kind.startswith("django.") else _plain_application(app, kind)
         return
     if not getattr(app, "__insitu__", False):
-        yield Finding("application", "problem", f"{kind} is not instrumented", "insitu.instrument(app)")
+        yield _not_instrumented(kind, "insitu.instrument(app)")
     else:
         yield Finding("application", "ok", f"{kind} is instrumented: requests, errors, own paths")
     if adapter == "flask":
@@ -213,26 +216,32 @@ def application(app: Any) -> Iterator[Finding]:
     yield from _shadowed(app)
 
 
+def _not_instrumented(kind: str, fix: str) -> Finding:
+    if automatic.watching:
+        return Finding("application", "ok", f"{kind} is instrumented by `insitu run` when it first serves")
+    return Finding("application", "problem", f"{kind} is not instrumented", f"{fix}; or start it by `insitu run`")
+
+
 def _plain_application(app: Any, kind: str) -> Iterator[Finding]:
     if type(app).__module__ in {"insitu.adapters.asgi", "insitu.adapters.wsgi"}:
         interface = type(app).__module__.rpartition(".")[2].upper()
         yield Finding("application", "ok", f"a bare {interface} application is instrumented; its routes are not known")
     elif callable(app):
         fix = f"app = insitu.instrument(app): a bare {adapter_of(app).upper()} callable comes back wrapped"
-        yield Finding("application", "problem", f"{kind} is not instrumented", fix)
+        yield _not_instrumented(kind, fix)
     else:
         yield Finding("application", "problem", f"{kind} is no application", "name the application: module:app")
 
 
 def _django_application(kind: str) -> Iterator[Finding]:
     used = list(sys.modules["django.conf"].settings.MIDDLEWARE)
-    if _DJANGO not in used:
-        fix = f'MIDDLEWARE = ["{_DJANGO}", *MIDDLEWARE] in the settings'
-        yield Finding("application", "problem", f"{kind} is not instrumented", fix)
+    if automatic.DJANGO not in used:
+        yield _not_instrumented(kind, f'MIDDLEWARE = ["{automatic.DJANGO}", *MIDDLEWARE] in the settings')
         return
     yield Finding("application", "ok", f"{kind} is instrumented: requests, errors, own paths")
-    if used[0] != _DJANGO:
-        text = f"{', '.join(used[: used.index(_DJANGO)])}: in front of insitu's middleware, and so not measured"
+    if used[0] != automatic.DJANGO:
+        before = ", ".join(used[: used.index(automatic.DJANGO)])
+        text = f"{before}: in front of insitu's middleware, and so not measured"
         yield Finding("application", "note", text, "put insitu's first")
 
 

@@ -1,4 +1,4 @@
-"""insitu as OpenTelemetry's global providers and propagator, and what its variables name: samplers, propagators."""
+"""insitu as OpenTelemetry's global providers and propagator; samplers, propagators and exporters by their names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 import os
 import weakref
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import _logs as otel_logs
 from opentelemetry import metrics as otel_metrics
@@ -20,11 +20,22 @@ from insitu.signals.metrics import registry
 from insitu.signals.sampling import Ratio, Sampler, from_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     from opentelemetry.propagators.textmap import TextMapPropagator
 
     from insitu.config import TracingOptions
+    from insitu.core.ports import Exporter, ExporterContext
+
+STANDARD_VARIABLES: Final = {
+    "otlp": (
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+    )
+}
+"""Exporters that switch themselves on when one of their own standard variables is set."""
 
 
 def become_global(propagator: TextMapPropagator, processor: Callable[[], Any]) -> None:
@@ -50,6 +61,22 @@ def become_global(propagator: TextMapPropagator, processor: Callable[[], Any]) -
 def propagator_of(names: tuple[str, ...]) -> TextMapPropagator:
     """Return the propagator of these formats; one that is not installed is named, and the others work."""
     return context.propagator(names, _propagator)
+
+
+def exporters_of(
+    names: tuple[str, ...] | None, environ: Mapping[str, str]
+) -> Iterator[Callable[[ExporterContext], Exporter]]:
+    """Yield what makes each exporter; None stands for those whose own variable is set. One that is unknown is told."""
+    if names is None:
+        names = tuple(name for name, own in STANDARD_VARIABLES.items() if any(environ.get(each) for each in own))
+    found = {entry.name: entry for entry in metadata.entry_points(group="insitu.exporters")}
+    for name in names:
+        factory = guard.call(f"exporter {name}", found[name].load) if name in found else None
+        if factory is None:
+            text = "insitu: there is no exporter %s; there are: %s"
+            guard.warn(f"exporter {name}", text, name, ", ".join(sorted(found)))
+        else:
+            yield factory
 
 
 def sampler_of(chosen: TracingOptions) -> Sampler:

@@ -8,12 +8,12 @@ import os
 import platform
 import sys
 import threading
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from insitu.adapters import parts
 from insitu.adapters.parts import Parts
+from insitu.analysis.statements import Statements
 from insitu.config import W3C, Options, read
 from insitu.core import clock as clocks
 from insitu.core import context, guard, values
@@ -24,7 +24,7 @@ from insitu.core.ports import ExporterContext
 from insitu.core.records import LOG_BYTES, Family, LocalTrace, LogRecord, Resource
 from insitu.core.redact import Redactor
 from insitu.core.sender import Sender
-from insitu.providers import become_global, propagator_of, sampler_of
+from insitu.providers import become_global, exporters_of, propagator_of, sampler_of
 from insitu.signals import event_loop, tracing
 from insitu.signals.errors import errors
 from insitu.signals.identity import resource
@@ -53,19 +53,10 @@ PUBLISH_SECONDS: Final = 0.5
 SAMPLE_SECONDS: Final = 10.0
 """How often the store takes down what every metric is worth."""
 
-STANDARD_VARIABLES: Final = {
-    "otlp": (
-        "OTEL_EXPORTER_OTLP_ENDPOINT",
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
-        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
-    )
-}
-"""Exporters that switch themselves on when one of their own standard variables is set."""
-
 LATE: Final = {
     "fastapi": "insitu.adapters.fastapi",
     "asgi": "insitu.adapters.asgi",
+    "automatic": "insitu.adapters.automatic",
     "choice": "insitu.adapters.choice",
     "exits": "insitu.adapters.exits",
     "flask": "insitu.adapters.flask",
@@ -120,6 +111,7 @@ class Runtime:
         self.pipeline = Pipeline(
             clock, self.meter, count=self._count, keep=self._keep, redact=Cleaner(self.redactor).clean, threads=threads
         )
+        self.statements = Statements(round(options.tracing.slow_statement * 1e9), registry)
         self.ladder = Ladder(options.process.budget, self.meter, clock)
         self.resources = Resources(clock, self._blocked)
         self.pipeline.forked.append(self._forked)
@@ -127,6 +119,8 @@ class Runtime:
         self.pipeline.every(1.0, self.resources.sample, "resources")
         self.pipeline.every(WATCH_SECONDS, self.resources.watch, "event_loop")
         self._threads = threads
+        self.asked = True
+        """False where `insitu run` has started it: what the application says then comes later, and holds."""
         self._api: Any = None
         self.keeper: Any = None
         self.store: Any = None
@@ -147,8 +141,10 @@ class Runtime:
         tracing.provider.attach(self.pipeline, sampler_of(options.tracing), limits, self._sdk_resource)
         errors.attach(self.pipeline)
         become_global(self.propagator, lambda: _late("readable").JoinedProcessor(tracing.provider))
-        for make in self._exporters():
+        for make in exporters_of(options.export.exporters, self.environ):
             self._add_exporter(make)
+        if options.export.log_output:
+            self._add_exporter(_late("jsonlines").writer(options.export.log_output))
         requests.exemplars_are_kept, requests.intervals = False, None
         if options.store.folder:
             guard.call("store", self._open_store)
@@ -227,6 +223,7 @@ class Runtime:
         messages: list[LogRecord] = []
         for record in records:
             if isinstance(record, LocalTrace):
+                self.statements.look(record)
                 requests.count(record)
                 if record.errors:
                     errors.count(record.errors.values())
@@ -293,28 +290,6 @@ class Runtime:
         return Resource(self.redactor.attributes(resource(self.options).attributes))
 
     # --- exporters ---
-
-    def _exporters(self) -> list[Callable[[ExporterContext], Exporter]]:
-        names = self.options.export.exporters
-        if names is None:
-            names = tuple(
-                name
-                for name, variables in STANDARD_VARIABLES.items()
-                if any(self.environ.get(variable) for variable in variables)
-            )
-        found = {entry.name: entry for entry in metadata.entry_points(group="insitu.exporters")}
-        made: list[Callable[[ExporterContext], Exporter]] = []
-        for name in names:
-            factory = guard.call(f"exporter {name}", found[name].load) if name in found else None
-            if factory is None:
-                guard.warn(
-                    f"exporter {name}", "insitu: there is no exporter %s; there are: %s", name, ", ".join(sorted(found))
-                )
-            else:
-                made.append(factory)
-        if self.options.export.log_output:
-            made.append(_late("jsonlines").writer(self.options.export.log_output))
-        return made
 
     def _add_exporter(self, make: Callable[[ExporterContext], Exporter]) -> None:
         def with_wait(wait: Callable[[float], bool]) -> Exporter:
@@ -439,8 +414,9 @@ def init(**options: Any) -> None:
 
     """
     with _lock:
-        if _runtime is not None:
+        if _runtime is not None and (_runtime.asked or not options):
             return
+        shutdown()
         chosen = read(options, os.environ, Path.cwd())
         if chosen.process.disabled:
             return
@@ -448,9 +424,21 @@ def init(**options: Any) -> None:
     logging.getLogger("insitu").debug("insitu started for %s", chosen.service.name)
 
 
+@guard.safe("run")
+def start_unasked() -> None:
+    """Start insitu in a process whose code may not mention it, and instrument what it serves: `insitu run`."""
+    init()
+    if _runtime is not None:
+        _runtime.asked = False
+        _late("automatic").watch(instrument)
+
+
 def _parts() -> Parts | None:
     init()
-    return _runtime.parts() if _runtime is not None else None
+    if _runtime is None:
+        return None
+    _runtime.asked = True
+    return _runtime.parts()
 
 
 parts.start = _parts
@@ -483,6 +471,7 @@ def instrument(app: T, **options: Any) -> T:
     init(**options)
     if _runtime is None:
         return app
+    _runtime.asked = True
     return guard.call("instrument", _runtime.instrument, app, default=app)
 
 

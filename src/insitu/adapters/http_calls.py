@@ -13,9 +13,11 @@ from opentelemetry.trace import SpanKind
 
 from insitu.core import context, guard
 from insitu.core.records import Error, Scope
+from insitu.core.values import SMALL
 from insitu.signals import tracing
 from insitu.signals.errors import type_name
-from insitu.signals.metrics import DURATION_BOUNDS, registry
+from insitu.signals.metrics import DURATION_BOUNDS, LABEL_LENGTH, registry
+from insitu.signals.requests import known_methods
 from insitu.signals.spans import Span
 
 if TYPE_CHECKING:
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
 _CLIENT: Final = SpanKind.CLIENT
 _CLIENT_ERROR: Final = 400
-_PORTS: Final = {"http": 80, "https": 443}
+_METHODS: Final = known_methods()
+PORTS: Final = {"http": 80, "https": 443}
 _duration: Final = registry.instrument(
     "http.client.request.duration", "histogram", "s", "Duration of HTTP client requests.", bounds=DURATION_BOUNDS
 )
@@ -38,42 +41,45 @@ class Library:
     Args:
         name: `httpx`: of our scope, `insitu.httpx`, and of OpenTelemetry's module for the same.
         instrumentor: the class in OpenTelemetry's module.
+        module: of OpenTelemetry's, where it has another name.
 
     """
 
-    def __init__(self, name: str, instrumentor: str) -> None:
+    def __init__(self, name: str, instrumentor: str, module: str = "") -> None:
         self.scope = Scope(f"insitu.{name}")
-        self._module = f"opentelemetry.instrumentation.{name.replace('-', '_')}"
+        self._module = f"opentelemetry.instrumentation.{module or name.replace('-', '_')}"
         self._instrumentor = instrumentor
 
     def is_left_alone(self) -> bool:
         """Whether a request is somebody else's to trace: insitu's own export, or a hook that the application chose."""
         current = context.current()
-        if not tracing.provider.on or current.get(context.SUPPRESS_KEY):
+        if not tracing.provider.on or current.get(context.SUPPRESS_KEY) or current.get(context.SUPPRESS_HTTP_KEY):
             return True
-        above = current.get(context.SPAN_KEY)
-        if isinstance(above, Span) and above.scope.name == self._module and above.kind is _CLIENT and not above.end_time:
+        span = current.get(context.SPAN_KEY)
+        if isinstance(span, Span) and span.scope.name == self._module and span.kind is _CLIENT and not span.end_time:
             return True  # an instrumented client, or session, of which the class knows nothing
-        loaded = sys.modules.get(self._module)
-        return loaded is not None and bool(getattr(loaded, self._instrumentor)().is_instrumented_by_opentelemetry)
+        theirs = getattr(sys.modules.get(self._module), self._instrumentor, None)
+        return theirs is not None and bool(theirs().is_instrumented_by_opentelemetry)
 
 
 class Call:
-    """The client span of one HTTP request, current while it runs.
+    """The client span of one HTTP request, current from `begin` to the end of the block.
 
     Args:
         library: whose request.
-        begin: calls `begin` with what the request says; what it raises is ours, and costs the span alone.
 
     """
 
-    __slots__ = ("_labels", "_span", "_token", "library")
+    __slots__ = ("_labels", "_since", "_span", "_token", "error", "library")
 
     def __init__(self, library: Library) -> None:
         self.library = library
         self._labels: dict[str, Any] = {}
         self._span: Span | SilentSpan = tracing.SILENT
         self._token: Any = None
+        self._since = 0
+        self.error: BaseException | None = None
+        """What it failed with, where the library says something else first."""
 
     def begin(
         self,
@@ -85,23 +91,31 @@ class Call:
         """Begin.
 
         Args:
-            method: GET.
+            method: GET; one that is not known counts as `_OTHER`: it may be whatever the application was told.
             url: the whole, without user and password.
             address: scheme, host and port; where it has none, that of the scheme.
             headers: of the request: the trace's are added.
 
         """
         scheme, host, port = address
-        port = port or _PORTS.get(scheme, 0)
-        self._labels = {"http.request.method": method, "server.address": host, "server.port": port}
-        own = {**self._labels, "url.full": url}
+        known, host = (method if method in _METHODS else "_OTHER"), host[:LABEL_LENGTH]
+        port = port or PORTS.get(scheme, 0)
+        self._labels = {"http.request.method": known, "server.address": host, "server.port": port}
+        own = {**self._labels, "url.full": url[: tracing.provider.limits.value_length]}
+        if known != method:
+            own["http.request.method_original"] = method[:SMALL]
         parent = context.current().get(context.SPAN_KEY)
-        self._span = tracing.provider.start(Span(method, _CLIENT, own, self.library.scope), parent)
+        self._since = tracing.provider.monotonic()
+        span = Span(method if known == method else "HTTP", _CLIENT, own, self.library.scope)
+        self._span = tracing.provider.start(span, parent)
         self._token = context.enter(self._span)
         propagate.inject(headers)
 
     def answered(self, status: int) -> None:
         """Take note of the status."""
+        guard.call(self.library.scope.name, self._answered, status)
+
+    def _answered(self, status: int) -> None:
         self._labels["http.response.status_code"] = status
         self._span.set_attribute("http.response.status_code", status)
         if status >= _CLIENT_ERROR:
@@ -118,6 +132,7 @@ class Call:
     ) -> None:
         if self._token is not None:
             context.leave(self._token)
+        error = self.error or error
         if error is not None:
             if isinstance(error, Exception):  # a cancellation is nobody's error
                 self._labels["error.type"] = type_name(error)
@@ -126,8 +141,9 @@ class Call:
         guard.call(self.library.scope.name, self._measure)
 
     def _measure(self) -> None:
-        span = self._span
-        if isinstance(span, Span):
-            cell = _duration.cell(frozenset(self._labels.items()), self._labels)
+        if self._token is not None:
+            seconds = (tracing.provider.monotonic() - self._since) / 1e9
+            key = frozenset(self._labels.items())
+            cell = _duration.cells.get(key) or _duration.cell(key, self._labels)
             with _duration.lock:
-                cell.record(span.duration / 1e9)
+                cell.record(seconds)

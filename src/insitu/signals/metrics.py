@@ -60,6 +60,10 @@ class Cell:
         self.labels = labels
         self.value: float = 0
 
+    def record(self, amount: float) -> None:
+        """Add an amount; the caller holds the lock."""
+        self.value += amount
+
     def point(self) -> Point:
         """Return the value now."""
         return Point(self.labels, self.value)
@@ -153,6 +157,13 @@ class Instrument:
             made = self.cells.get(key) or self._made(key, labels)
         self.registry.counted()
         return made
+
+    def record(self, labels: Mapping[str, Any], amount: float) -> None:
+        """Add one measurement of a histogram, or so much of a counter, to the series of any labels."""
+        key = frozenset(labels.items())
+        cell = self.cells.get(key) or self.cell(key, labels)
+        with self.lock:
+            cell.record(amount)
 
     def _made(self, key: Any, labels: Mapping[str, Any]) -> Any:
         if len(self.cells) >= SERIES:
