@@ -16,6 +16,7 @@ from insitu.core.clock import SYSTEM
 from insitu.core.redact import Redactor
 from insitu.core.secrets import REPLACEMENT
 from insitu.store.folder import services
+from insitu.store.neighbours import Neighbours
 from insitu.store.reader import Reader
 from insitu.web.api import Api
 from insitu.web.monitoring import HOME, Monitoring
@@ -236,9 +237,11 @@ def _serve(given: argparse.Namespace) -> int:
         )
         print(f"insitu: {given.store}: {told}", file=sys.stderr)
         return 2
-    reader = Reader(Path(given.store).absolute() / name, lambda: None)
+    store = Path(given.store).absolute()
+    reader = Reader(store / name, lambda: None)
+    neighbours = Neighbours(name, reader, store)
     try:
-        monitoring = Monitoring(reader, SYSTEM.wall, pages=Pages(), about={"service.name": name})
+        monitoring = Monitoring(reader, SYSTEM.wall, pages=Pages(), about={"service.name": name}, neighbours=neighbours)
         server = bound(Api({}, None, monitoring), "127.0.0.1", given.port)
     except (OSError, OverflowError) as error:
         print(f"insitu: port {given.port} cannot be used ({error}); --port 0 takes a free one", file=sys.stderr)

@@ -75,6 +75,7 @@ LATE: Final = {
     "locks": "insitu.store.locks",
     "reader": "insitu.store.reader",
     "monitoring": "insitu.web.monitoring",
+    "neighbours": "insitu.store.neighbours",
     "pages": "insitu.web.pages",
 }
 """Rooms loaded when they are first needed: sixty small modules cost 125 ms."""
@@ -358,9 +359,12 @@ class Runtime:
         home = self.options.web.page
         if self.store is None or not home:
             return None
+        reader, folder = _late("reader").Reader(self.store.folder, self.store.database), self.store.folder
+        name = self.options.service.name
         return _late("monitoring").Monitoring(
-            _late("reader").Reader(self.store.folder, self.store.database),
+            reader,
             self.clock.wall,
+            neighbours=_late("neighbours").Neighbours(name, reader, folder.parent if folder is not None else None),
             pages=_late("pages").Pages(),
             about=self.resource.attributes,
             live=self._scrape,

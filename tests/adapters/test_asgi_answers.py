@@ -53,7 +53,7 @@ def reader():
 def answers(reader, monkeypatch):
     monkeypatch.setattr(asgi_answers, "_BETWEEN_EVENTS", 0.01)
     with recording(strict=False) as recorded:  # one test has a reader that fails
-        monitoring = Monitoring(reader, lambda: 10**18, pages=Pages(), about={"service.name": "shop"})
+        monitoring = Monitoring(reader, lambda: 10**18, pages=Pages(), about={"service.name": "shop"}, neighbours=None)
         yield Answers(Api({}, None, monitoring), recorded.runtime.pipeline.read)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insitu.core.questions import Answer, LogSearch, Period, TraceSearch
+from insitu.core.questions import Answer, Called, Facts, LogSearch, Period, RemoteSpan, TraceSearch
 from insitu.core.records import Family, Point
 from insitu.web.api import Api
 from insitu.web.messages import Request
@@ -32,9 +32,6 @@ class Reader:
         self.asked = (search, period)
         return Answer()
 
-    def trace(self, trace_id):
-        return {"trace_id": trace_id, "spans": []} if trace_id == TRACE else None
-
     def routes(self, since, until, name):
         self.asked = (since, until, name)
         return {"routes": []}
@@ -57,8 +54,29 @@ def monitoring(reader):
     return made(reader)
 
 
+class Neighbours:
+    """One service that has called another one, as a kept call shows, and a database."""
+
+    def __init__(self):
+        self.asked = []
+
+    def facts(self, since, until):
+        self.asked.append((since, until))
+        total = {"name": "", "count": 7, "errors": 1, "rate": 0.1, "p50": 0.1, "p95": 0.2, "p99": 0.3, "longest": 0.4}
+        peer = {"server.address": "10.0.0.7", "server.port": "8000"}
+        calls = {"http.client.request.duration": [Called(peer, 60, 6.0)]}
+        period = {"first": since, "until": until}
+        shop = Facts({"total": total, **period}, calls, [RemoteSpan("a1", "", "10.0.0.7:8000")])
+        prices = Facts({"total": {**total, "count": 60}, **period}, {}, [RemoteSpan("b2", "a1", "")])
+        return {"shop": shop, "prices": prices}
+
+    def trace(self, trace_id):
+        return {"trace_id": trace_id, "spans": []} if trace_id == TRACE else None
+
+
 def made(reader, **options):
-    return Monitoring(reader, lambda: NOW, pages=Pages(), about=ABOUT, **options)
+    given = {"neighbours": Neighbours(), **options}
+    return Monitoring(reader, lambda: NOW, pages=Pages(), about=ABOUT, **given)
 
 
 def get(monitoring, path, query=""):
@@ -166,6 +184,22 @@ def test_the_overview_of_several_workers_is_as_old_as_the_oldest_and_records_as_
 
 def test_the_overview_of_a_store_alone_has_nothing_live(monitoring):
     assert ask(monitoring, "overview")[1]["live"] is None
+
+
+def test_services_are_told_with_their_requests_the_busiest_first(monitoring):
+    status, told = ask(monitoring, "services", "since=5m")
+    assert (status, [service["name"] for service in told["services"]]) == (200, ["prices", "shop"])
+    assert monitoring._neighbours.asked == [(NOW - 300 * 10**9, NOW)]
+
+
+def test_dependencies_are_a_map(monitoring):
+    status, told = ask(monitoring, "dependencies", "since=1m")
+    assert status == 200
+    assert told["nodes"] == [{"name": "prices", "kind": "service"}, {"name": "shop", "kind": "service"}]
+    (edge,) = told["edges"]
+    assert edge == {
+        "from": "shop", "to": "prices", "kind": "service", "count": 60, "errors": 0, "rate": 1.0, "mean": 0.1,
+    }  # fmt: skip
 
 
 def test_without_parameters_all_is_meant(monitoring, reader):

@@ -9,6 +9,7 @@ from playwright.sync_api import expect
 from insitu.core.clock import SYSTEM
 from insitu.core.histogram import Histogram
 from insitu.core.records import Family, Interval, Point, RouteTotals
+from insitu.store.neighbours import Neighbours
 from insitu.store.reader import Reader
 from insitu.store.rollups import TEN_SECONDS
 from insitu.store.writer import Writer
@@ -56,7 +57,14 @@ class Kept:
         self.writer.write()
         reader = Reader(None, self.writer.database)
         about = {"service.name": "shop", "service.version": "1.0", "process.pid": 1}
-        monitoring = Monitoring(reader, SYSTEM.wall, pages=Pages(), about=about, live=lambda: self.families)
+        monitoring = Monitoring(
+            reader,
+            SYSTEM.wall,
+            pages=Pages(),
+            about=about,
+            neighbours=Neighbours("shop", reader, None),
+            live=lambda: self.families,
+        )
         return bound(Api({}, None, monitoring), "127.0.0.1", 0)
 
 
@@ -213,6 +221,25 @@ def test_a_metric_is_found_and_drawn(kept, address, page):
     expect(page.locator(".chart canvas")).to_be_visible()
 
 
+def test_the_map_shows_who_is_called_and_how_it_goes(kept, address, page):
+    peer = {"server.address": "prices.example", "server.port": "443"}
+    calls = [Point(peer, 6.0, (50,)), Point({**peer, "error.type": "503"}, 4.0, (10,))]
+    kept.sample(Family("http.client.request.duration", "histogram", calls, "s"))
+    page.goto(address("#/services"))
+    expect(page.locator(".map .node", has_text="prices.example:443")).to_have_count(1)
+    expect(page.locator(".map .edge.failing")).to_contain_text("167 ms")
+    row = page.locator("tbody tr", has_text="prices.example:443")
+    expect(row).to_contain_text("16.7 %")
+
+
+def test_a_statement_that_repeats_is_told_on_its_trace(kept, address, page):
+    told = {"insitu.repeated.statement": "SELECT author", "insitu.repeated.times": 51}
+    trace = a_trace(a_span(at=kept.now - SECOND, own=told))
+    kept.put(trace)
+    page.goto(address(f"#/trace/{trace.trace_id:032x}"))
+    expect(page.locator(".title")).to_contain_text("N+1: SELECT author ran 51 times")
+
+
 def test_a_budget_that_is_reached_shows_what_is_left_out(kept, address, page):
     kept.families = [
         Family("insitu.budget.utilization", "gauge", [Point({}, 0.009)], "1"),
@@ -249,6 +276,7 @@ def test_an_answer_that_breaks_off_is_said_to_have_and_the_page_goes_on(kept, ad
     expect(page.locator("main .problem")).to_contain_text("JSON")
     page.unroute("**/traces/*")
     page.locator("nav a", has_text="overview").click()
+    expect(page.locator("main .problem")).to_have_count(0)
     page.goto(address(f"#/trace/{trace.trace_id:032x}"))
     expect(page.locator(".waterfall li")).to_have_count(2)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 LIMIT: Final = 100
 FOREVER: Final = (1 << 63) - 1
@@ -85,6 +88,54 @@ class Answer:
     blocks: int = 0
 
 
+class Called(NamedTuple):
+    """What a service has called in a period: how often, and the seconds that took, by the labels of its metric."""
+
+    labels: Mapping[str, str]
+    times: float
+    seconds: float
+
+
+class RemoteSpan(NamedTuple):
+    """A kept span with another process at its other end.
+
+    Attributes:
+        span_id: its own.
+        parent_id: of the call that a request came from; "" for a call.
+        peer: `host:port` that a call went to; "" for a request.
+
+    """
+
+    span_id: str
+    parent_id: str
+    peer: str
+
+
+class Facts(NamedTuple):
+    """What one service did in a period.
+
+    Attributes:
+        routes: as `Reader.routes` returns them.
+        calls: by the name of the metric.
+        remote: of the newest kept traces.
+
+    """
+
+    routes: Mapping[str, Any]
+    calls: Mapping[str, Sequence[Called]]
+    remote: Sequence[RemoteSpan]
+
+
+class Neighbours(Protocol):
+    """Knows the services that share a store."""
+
+    def facts(self, since: int, until: int) -> Mapping[str, Facts]:
+        """Return what each service did in a period, by its name."""
+
+    def trace(self, trace_id: str) -> dict[str, Any] | None:
+        """Return a trace as {trace_id, reason, spans, logs}, each with its `service`; None where it is not known."""
+
+
 class Reader(Protocol):
     """Answers from what is kept. Used by one thread at a time, the reader."""
 
@@ -98,9 +149,9 @@ class Reader(Protocol):
         """Return what is counted of a period: the whole as a series, and each route in all.
 
         As {since, first, until, interval, series: [[start, count, errors]], routes: [{name, count, errors, rate, p50,
-        p95, p99, longest}]}; moments and the interval in nanoseconds, durations in seconds; a rate is one a second
-        since `first`, when there was the first request in this time. A period is
-        as exact as the intervals that are kept: seconds for an hour, minutes for a day, then hours. Of one route
+        p95, p99, longest}], total: {the same of all}}; moments and the interval in nanoseconds, durations in seconds; a
+        rate is one a second since `first`, when there was the first request in this time. A period is as exact as the
+        intervals that are kept: seconds for an hour, minutes for a day, then hours. Of one route
         alone, each entry of the series has its p50, p95 and p99 as well.
         """
 

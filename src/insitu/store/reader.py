@@ -7,40 +7,37 @@ where the next one goes on; what has no answer at all still tells how much was l
 from __future__ import annotations
 
 import heapq
-import sqlite3
 import time
-from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from insitu.core import documents, guard
+from insitu.core.histogram import Histogram
 from insitu.core.questions import FOREVER, Answer, LogSearch, Period, TraceSearch
+from insitu.core.records import RouteTotals
 from insitu.core.threads import Slices
 from insitu.store import blocks, rollups, samples
 from insitu.store.copies import Copies
 from insitu.store.database import INTERVALS, LOGS, TRACES
-from insitu.store.folder import databases, write_ahead_log
+from insitu.store.folder import databases
+from insitu.store.sources import Sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from insitu.core.records import RouteTotals
     from insitu.store.blocks import LogEntry, TraceEntry
     from insitu.store.database import Database
     from insitu.store.rollups import Row
+    from insitu.store.sources import Source
 
 DEADLINE_SECONDS: Final = 0.15
-_BUSY_SECONDS: Final = 0.05
-_NEEDS_A_FILE: Final = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
-_PRIMARY: Final = 0xFF
-"""The bits of an error code without its details."""
 _POINTS: Final = 120
 """About so many samples make up a metric's series."""
 _BLOCKS: Final = 'SELECT "end", "start", id FROM block WHERE kind = ? AND "end" <= ? AND "end" >= ? ORDER BY "end" DESC'
-_HOT: Final = "SELECT hot FROM block WHERE id = ?"
+HOT: Final = "SELECT hot FROM block WHERE id = ?"
 _IDS: Final = "SELECT ids FROM block WHERE id = ?"
-_REST: Final = "SELECT rest FROM block WHERE id = ?"
+REST: Final = "SELECT rest FROM block WHERE id = ?"
 _OF_A_TRACE: Final = "SELECT id, ids FROM block WHERE kind = ? AND instr(ids, ?)"
 _SAMPLES: Final = """
 SELECT max(time), data FROM sample WHERE length = ? AND time >= ? AND time <= ? GROUP BY "start" / ? ORDER BY time
@@ -49,23 +46,6 @@ _NEWEST_SAMPLE: Final = "SELECT time, data FROM sample ORDER BY time DESC LIMIT 
 _COUNTS: Final = """
 SELECT "start", sum(count), sum(errors) FROM rollup WHERE length = ? AND "start" >= ? AND "start" < ? GROUP BY "start"
 """
-
-
-class _Source:
-    """One database, open for reading. What is damaged in it is reported, and costs the other ones nothing."""
-
-    def __init__(self, read: Callable[[str, Sequence[object]], list[tuple[Any, ...]]]) -> None:
-        self._read = read
-
-    def read(self, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        """Return the rows of a question; none where they cannot be read."""
-        rows: list[tuple[Any, ...]] = guard.call("store.read", self._read, statement, values, default=[])
-        return rows
-
-    def one(self, statement: str, number: int) -> bytes:
-        """Return a part of a block; empty where the block is gone."""
-        rows = self.read(statement, (number,))
-        return bytes(rows[0][0]) if rows else b""
 
 
 class Reader:
@@ -95,8 +75,8 @@ class Reader:
     def traces(self, search: TraceSearch, period: Period, seconds: float = DEADLINE_SECONDS) -> Answer:
         """Return traces as {trace_id, name, outcome, start, duration, spans, failed, reason}."""
 
-        def look(source: _Source, number: int) -> Iterator[dict[str, Any]]:
-            hot = source.one(_HOT, number)
+        def look(source: Source, number: int) -> Iterator[dict[str, Any]]:
+            hot = source.one(HOT, number)
             if search.name and documents.dumps(search.name)[1:-1] not in hot:
                 return
             fits = [
@@ -105,7 +85,7 @@ class Reader:
                 if _fits(search, entry) and period.since <= entry.start <= period.until
             ]
             if fits and (search.key or search.value):
-                fits = _with_attribute(fits, blocks.lines_of(source.one(_REST, number)), search)
+                fits = _with_attribute(fits, blocks.lines_of(source.one(REST, number)), search)
             if fits:
                 ids = source.one(_IDS, number)
                 yield from (_trace(ids, at, entry) for at, entry in fits)
@@ -117,12 +97,12 @@ class Reader:
         wanted = bytes.fromhex(search.trace_id) if search.trace_id else b""
         text = search.text.casefold()
 
-        def look(source: _Source, number: int) -> Iterator[dict[str, Any]]:
+        def look(source: Source, number: int) -> Iterator[dict[str, Any]]:
             ids = source.one(_IDS, number)
             mine = set(blocks.places(ids, wanted)) if wanted else None
             if mine is not None and not mine:
                 return
-            hot = source.one(_HOT, number)
+            hot = source.one(HOT, number)
             fits = [
                 (at, entry)
                 for at, entry in enumerate(blocks.log_entries(hot) if hot else ())
@@ -132,7 +112,7 @@ class Reader:
             ]
             if not fits:
                 return
-            kept = blocks.logs_of(source.one(_REST, number))
+            kept = blocks.logs_of(source.one(REST, number))
             for at, entry in fits:
                 shown = _log(ids, at, entry, kept[at])
                 if not text or text in _searched(shown):
@@ -233,7 +213,7 @@ class Reader:
 
     # --- how ---
 
-    def _samples_of(self, name: str, source: _Source, values: Sequence[object]) -> Iterator[tuple[int, list[Any]]]:
+    def _samples_of(self, name: str, source: Source, values: Sequence[object]) -> Iterator[tuple[int, list[Any]]]:
         for moment, found in self._slices.over(_samples(source, _SAMPLES, values)):
             if name in found:
                 yield moment, found[name]
@@ -242,7 +222,7 @@ class Reader:
         return dict(self._slices.over(rollups.added(rows)))
 
     def _search(
-        self, kind: str, period: Period, seconds: float, look: Callable[[_Source, int], Iterator[dict[str, Any]]]
+        self, kind: str, period: Period, seconds: float, look: Callable[[Source, int], Iterator[dict[str, Any]]]
     ) -> Answer:
         """Look through the blocks of all files, the newest first."""
         answer = Answer()
@@ -266,85 +246,27 @@ class Reader:
         answer.found.sort(key=lambda found: found.get("start") or found.get("timestamp") or 0, reverse=True)
         return answer
 
-    def _sources(self) -> _Sources:
+    def _sources(self) -> Sources:
         own = self._own()
         if self._folder is None:
-            return _Sources([], own, self._copies)
-        return _Sources(databases(self._folder), None, self._copies)
+            return Sources([], own, self._copies)
+        return Sources(databases(self._folder), None, self._copies)
 
 
-class _Sources:
-    """Opens databases for reading, and closes them."""
-
-    def __init__(self, paths: Sequence[Path], memory: Database | None, copies: Copies) -> None:
-        self._paths = paths
-        self._memory = memory
-        self._copies = copies
-        self._open: list[sqlite3.Connection] = []
-
-    def __enter__(self) -> list[_Source]:
-        sources = [_Source(self._memory.read)] if self._memory is not None else []
-        for path in self._paths:
-            connection = guard.attempt(_connected, path, self._copies)
-            if connection is not None:
-                self._open.append(connection)
-                sources.append(_Source(partial(_rows, connection)))
-        return sources
-
-    def __exit__(self, *_: object) -> None:
-        for connection in self._open:
-            connection.close()
-
-
-def _rows(connection: sqlite3.Connection, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-    return connection.execute(statement, values).fetchall()
-
-
-def _connected(path: Path, copies: Copies) -> sqlite3.Connection:
-    """Open a file for reading; sqlite3.Error when it is no store, or damaged.
-
-    SQLite makes files of its own beside it. Where it may not, a file that nobody writes is read as it lies, and one
-    whose writer has left a log is copied.
-    """
-    try:
-        return _open(path, "mode=ro")
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & _PRIMARY not in _NEEDS_A_FILE:
-            raise
-    if not write_ahead_log(path).exists():
-        return _open(path, "immutable=1")
-    try:
-        return _open(copies.of(path), "mode=ro")
-    except OSError as error:
-        guard.warn("store.copy", "insitu: %s cannot be read where it lies, nor copied (%s)", path, error)
-        raise
-
-
-def _open(path: Path, how: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"{path.as_uri()}?{how}", uri=True, timeout=_BUSY_SECONDS, check_same_thread=False)
-    try:
-        with closing(connection.execute("SELECT count(*) FROM block WHERE id < 0")) as cursor:
-            cursor.fetchone()
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
-
-
-def _opened(source: _Source, number: int, at: int) -> tuple[list[dict[str, Any]], str]:
+def _opened(source: Source, number: int, at: int) -> tuple[list[dict[str, Any]], str]:
     """Return the spans of one entry, and why it is kept."""
-    entries = list(blocks.trace_entries(source.one(_HOT, number)))
-    return blocks.spans_of(blocks.lines_of(source.one(_REST, number))[at]), entries[at].reason
+    entries = list(blocks.trace_entries(source.one(HOT, number)))
+    return blocks.spans_of(blocks.lines_of(source.one(REST, number))[at]), entries[at].reason
 
 
-def _samples(source: _Source, statement: str, values: Sequence[object]) -> Iterator[tuple[int, dict[str, list[Any]]]]:
+def _samples(source: Source, statement: str, values: Sequence[object]) -> Iterator[tuple[int, dict[str, list[Any]]]]:
     for moment, data in source.read(statement, values):
         kept = guard.call("store.read", samples.decoded, data)
         if kept is not None:
             yield moment, kept
 
 
-def _interval_rows(source: _Source, length: int, since: int, until: int, *, name: str = "") -> list[Row]:
+def _interval_rows(source: Source, length: int, since: int, until: int, *, name: str = "") -> list[Row]:
     if since >= until:
         return []
     if name:
@@ -352,12 +274,12 @@ def _interval_rows(source: _Source, length: int, since: int, until: int, *, name
     return source.read(INTERVALS, (length, since, until))
 
 
-def _counts(source: _Source, length: int, since: int, until: int) -> Iterator[tuple[int, int, int]]:
+def _counts(source: Source, length: int, since: int, until: int) -> Iterator[tuple[int, int, int]]:
     """Yield (start, count, errors)."""
     return _down(lambda each, begin: source.read(_COUNTS, (each, begin, until)), length, since)
 
 
-def _finest(source: _Source, length: int, since: int, until: int, name: str) -> Iterator[Row]:
+def _finest(source: Source, length: int, since: int, until: int, name: str) -> Iterator[Row]:
     return _down(lambda each, begin: _interval_rows(source, each, begin, until, name=name), length, since)
 
 
@@ -380,9 +302,13 @@ def _red(
 ) -> dict[str, Any]:
     """Return rate, errors and durations as they are shown; a rate is that of the time since the first request."""
     first = max(since, series[0][0]) if series else since
-    routes = [_route(name, each, (until - first) / 1e9) for name, each in totals.items()]
+    seconds = (until - first) / 1e9
+    routes = [_route(name, each, seconds) for name, each in totals.items()]
+    whole = RouteTotals(0, 0, Histogram())
+    for each in totals.values():
+        whole.add(each)
     shown = {"since": since, "first": first, "until": until, "interval": length, "series": series}
-    return {**shown, "routes": sorted(routes, key=lambda route: -route["count"])}
+    return {**shown, "total": _route("", whole, seconds), "routes": sorted(routes, key=lambda route: -route["count"])}
 
 
 def _route(name: str, totals: RouteTotals, seconds: float) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote
 
+from insitu.analysis import topology
 from insitu.core.questions import Period
 from insitu.web import parameters
 from insitu.web.messages import Response, document, problem
@@ -15,7 +16,7 @@ from insitu.web.streams import Streams
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from insitu.core.questions import Answer, Reader
+    from insitu.core.questions import Answer, Neighbours, Reader
     from insitu.core.records import Family
     from insitu.web.messages import Request
     from insitu.web.pages import Pages
@@ -46,6 +47,7 @@ class Monitoring:
         now: wall nanoseconds.
         pages: serves the page's files.
         about: attributes of the service, as OpenTelemetry's resource names them.
+        neighbours: know the services that share the store.
         live: returns every metric of this process as it is now; None where no application runs.
         home: the page's path.
 
@@ -61,9 +63,11 @@ class Monitoring:
         *,
         pages: Pages,
         about: Mapping[str, Any],
+        neighbours: Neighbours,
         live: Callable[[], Iterable[Family]] | None = None,
         home: str = HOME,
     ) -> None:
+        self._neighbours = neighbours
         self._reader = reader
         self._now = now
         self._pages = pages
@@ -79,8 +83,25 @@ class Monitoring:
                 parameters.ROUTES,
                 self._routes,
             ),
+            Endpoint(
+                "services",
+                "The services that share the store, with their requests; of the last 15 minutes.",
+                parameters.PERIOD,
+                self._services,
+            ),
+            Endpoint(
+                "dependencies",
+                "Who calls whom: services, databases and other hosts; of the last 15 minutes.",
+                parameters.PERIOD,
+                self._dependencies,
+            ),
             Endpoint("traces", "Kept traces, the newest first.", parameters.TRACES, self._traces),
-            Endpoint("traces/{trace_id}", "A trace with its spans and log records.", (), self._trace),
+            Endpoint(
+                "traces/{trace_id}",
+                "A trace with its spans and log records, of every service that shares the store.",
+                (),
+                self._trace,
+            ),
             Endpoint("logs", "Log records, the newest first.", parameters.LOGS, self._logs),
             Endpoint(
                 "logs/streams",
@@ -138,6 +159,14 @@ class Monitoring:
     def _routes(self, given: Mapping[str, Any], _: str) -> Any:
         return self._reader.routes(*self._span(given), given.get("name", ""))
 
+    def _services(self, given: Mapping[str, Any], _: str) -> Any:
+        since, until = self._span(given)
+        return {"since": since, "until": until, "services": topology.services(self._neighbours.facts(since, until))}
+
+    def _dependencies(self, given: Mapping[str, Any], _: str) -> Any:
+        since, until = self._span(given)
+        return {"since": since, "until": until, **topology.dependencies(self._neighbours.facts(since, until))}
+
     def _metrics(self, _: Mapping[str, Any], __: str) -> Any:
         return {"metrics": self._reader.metrics()}
 
@@ -162,7 +191,7 @@ class Monitoring:
             trace_id = parameters.trace_id(named)
         except ValueError as error:
             raise BadParameter(str(error)) from error
-        found = self._reader.trace(trace_id)
+        found = self._neighbours.trace(trace_id)
         if found is None:
             raise Missing(f"no trace {trace_id} is kept here")
         return found

@@ -116,8 +116,9 @@ TRACES: Final = (
     Parameter("value", "its value, or that of any attribute", _text),
     *_PERIOD,
 )
+PERIOD: Final = _PERIOD[:2]
 ROUTES: Final = (Parameter("name", "of one route alone, then with its durations over time", _text), *_PERIOD[:2])
-METRIC: Final = _PERIOD[:2]
+METRIC: Final = PERIOD
 NEW_LOGS: Final = (
     Parameter("level", "this level or a higher one", _level, choices=tuple(LEVELS)),
     Parameter("logger", "its whole name", _text),

@@ -7,12 +7,13 @@ import { Logs } from "./logs.js";
 import { Metrics } from "./metrics.js";
 import { Overview } from "./overview.js";
 import { href, place } from "./place.js";
+import { Services } from "./services.js";
 import { Trace } from "./trace.js";
 import { Traces } from "./traces.js";
 
 const RANGES = { "15m": "15 minutes", "1h": "hour", "6h": "6 hours", "24h": "24 hours", "7d": "7 days" };
-const VIEWS = { overview: Overview, traces: Traces, trace: Trace, logs: Logs, metrics: Metrics };
-const TABS = ["overview", "traces", "logs", "metrics"];
+const VIEWS = { overview: Overview, traces: Traces, trace: Trace, logs: Logs, metrics: Metrics, services: Services };
+const TABS = ["overview", "traces", "logs", "metrics", "services"];
 const THEMES = ["auto", "light", "dark"];
 
 function useTheme() {

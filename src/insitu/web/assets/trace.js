@@ -21,6 +21,7 @@ export function Trace({ here, range }) {
       <h1>${root.name}</h1>
       <p>${moment(tree.begin, true)} · <strong>${duration(tree.length / SECOND)}</strong> · ${inUnit(data.spans.length, "{span}")} · ${inUnit(data.logs.length, "{log_record}")}
         ${data.reason && html` · <span class=${`tag ${data.reason}`}>${data.reason}</span>`}</p>
+      ${root.attributes["insitu.repeated.times"] && html`<p class="bad"><strong>N+1:</strong> ${root.attributes["insitu.repeated.statement"]} ran ${root.attributes["insitu.repeated.times"]} times in this trace, one for each thing of a list; one statement for all of them would do.</p>`}
       <p class="muted"><code>${data.trace_id}</code> · <a href=${href("traces", { name: root.name, range })}>more of ${root.name}</a></p>
     </section>
     <${Parts} spans=${data.spans} tree=${tree} choose=${choose} />
@@ -94,13 +95,14 @@ function Parts({ tree, choose }) {
 }
 
 function Waterfall({ tree, logs, chosen, choose }) {
+  const service = tree.rows[0].span.service;
   const at = (nanoseconds) => `${(100 * (nanoseconds - tree.begin)) / tree.length}%`;
   const said = new Map();
   for (const log of logs) said.set(log.span_id, [...(said.get(log.span_id) ?? []), log]);
   return html`<ol class="waterfall">${tree.rows.map(({ span, depth }) => html`
     <li key=${span.span_id} class=${span.span_id === chosen ? "chosen" : ""}>
       <button onClick=${() => choose(span.span_id === chosen ? null : span.span_id)}>
-        <span class="name" style=${{ paddingLeft: `${Math.min(depth, 12) * 14}px` }} title=${span.name}>${span.status === "error" && html`<b class="bad">! </b>`}${span.name}</span>
+        <span class="name" style=${{ paddingLeft: `${Math.min(depth, 12) * 14}px` }} title=${span.name}>${span.status === "error" && html`<b class="bad">! </b>`}${span.service !== service && html`<b class="muted">${span.service} </b>`}${span.name}</span>
         <span class="track">
           <span class=${`span ${sort(span)}`} style=${{ left: at(span.start), width: `${(100 * span.duration) / tree.length}%` }}></span>
           ${(said.get(span.span_id) ?? []).map((log) => html`<i key=${log.timestamp} class=${`tick ${level(log)}`} style=${{ left: at(log.timestamp) }} title=${text(log.body)}></i>`)}

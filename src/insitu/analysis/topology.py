@@ -1,0 +1,82 @@
+"""Who calls whom: a map drawn from what services counted and kept.
+
+How often, how long and how well an edge is used is counted exactly by who calls; that `10.0.0.7:8000` is the service
+`prices` follows from kept traces, in which a call of one service is the parent of a request to the other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from insitu.core.questions import Called, Facts
+
+HTTP: Final = "http.client.request.duration"
+DATABASE: Final = "db.client.operation.duration"
+
+
+class Node(NamedTuple):
+    """Who is called. `kind` is service, host or database."""
+
+    name: str
+    kind: str
+
+
+def services(facts: Mapping[str, Facts]) -> list[dict[str, Any]]:
+    """Return each service with its requests: {name, count, errors, rate, p50, p95, p99, longest}, the busiest first."""
+    told = [{**facts[name].routes["total"], "name": name} for name in facts]
+    return sorted(told, key=lambda service: (-service["count"], service["name"]))
+
+
+def dependencies(facts: Mapping[str, Facts]) -> dict[str, Any]:
+    """Return the map as {nodes: [{name, kind}], edges: [{from, to, kind, count, errors, rate, mean}]}.
+
+    A rate is one a second since the caller's first request in the period, a mean is in seconds.
+    """
+    known = names_of_peers(facts)
+    edges: dict[tuple[str, Node], list[float]] = {}
+    for caller, told in facts.items():
+        for node, call in _calls(told, known):
+            sums = edges.setdefault((caller, node), [0.0, 0.0, 0.0])
+            sums[0] += call.times
+            sums[1] += call.times if "error.type" in call.labels else 0.0
+            sums[2] += call.seconds
+    nodes = sorted({*(Node(name, "service") for name in facts), *(node for _, node in edges)})
+    drawn = [_edge(caller, node, sums, _seconds(facts[caller])) for (caller, node), sums in edges.items()]
+    return {
+        "nodes": [node._asdict() for node in nodes],
+        "edges": sorted(drawn, key=lambda edge: (-edge["count"], edge["from"], edge["to"])),
+    }
+
+
+def names_of_peers(facts: Mapping[str, Facts]) -> dict[str, str]:
+    """Return which service stands behind `host:port`, as far as kept traces tell."""
+    called = {span.span_id: span.peer for told in facts.values() for span in told.remote if span.peer}
+    answered = (
+        (name, called.get(span.parent_id, "")) for name, told in facts.items() for span in told.remote if not span.peer
+    )
+    return {peer: name for name, peer in answered if peer}
+
+
+def _calls(told: Facts, known: Mapping[str, str]) -> Iterator[tuple[Node, Called]]:
+    for call in told.calls.get(HTTP, ()):
+        peer = f"{call.labels.get('server.address', '')}:{call.labels.get('server.port', '')}"
+        yield Node(known[peer], "service") if peer in known else Node(peer, "host"), call
+    for call in told.calls.get(DATABASE, ()):
+        labels = call.labels
+        where = ":".join(filter(None, (labels.get("server.address"), labels.get("server.port"))))
+        what = labels.get("db.namespace", "").rpartition("/")[2]
+        yield Node(" ".join(filter(None, (labels.get("db.system.name"), what, where))), "database"), call
+
+
+def _seconds(told: Facts) -> float:
+    nanoseconds: int = told.routes["until"] - told.routes["first"]
+    return max(1.0, nanoseconds / 1e9)
+
+
+def _edge(caller: str, node: Node, sums: list[float], seconds: float) -> dict[str, Any]:
+    count, errors, took = sums
+    told = {"from": caller, "to": node.name, "kind": node.kind, "count": round(count), "errors": round(errors)}
+    return {**told, "rate": count / seconds, "mean": took / count}

@@ -1,0 +1,114 @@
+"""What a store with several services tells about each of them."""
+
+import pytest
+from opentelemetry.trace import SpanKind
+
+from insitu.core.records import Family, Point
+from insitu.store.folder import place_for
+from insitu.store.neighbours import Neighbours
+from insitu.store.reader import Reader
+from tests.store.facts import SECOND, a_span, a_trace
+from tests.store.test_store import Store
+
+PEER = {"server.address": "10.0.0.7", "server.port": 8000}
+
+
+def took(times, seconds, **labels):
+    return Family("http.client.request.duration", "histogram", [Point(labels, seconds, (times,))], "s")
+
+
+def take(store, family, after=10.0):
+    store.clock.advance(after)
+    list(store.writer.sample([family]))
+    store.writer.write()
+
+
+@pytest.fixture
+def stores(tmp_path):
+    made = {name: Store(place_for(str(tmp_path), name)) for name in ("shop", "prices")}
+    yield made
+    for each in made.values():
+        each.writer.close()
+
+
+@pytest.fixture
+def neighbours(stores, tmp_path):
+    reader = Reader(tmp_path / "shop", stores["shop"].writer.database)
+    return Neighbours("The shop", reader, tmp_path)
+
+
+def called(neighbours, clock, seconds):
+    until = clock.wall()
+    told = neighbours.facts(until - round(seconds * SECOND), until)["The shop"]
+    return [(call.labels, call.times, call.seconds) for call in told.calls["http.client.request.duration"]]
+
+
+def test_every_service_of_the_store_is_known_and_the_own_one_by_its_own_name(stores, neighbours):
+    for store in stores.values():
+        take(store, took(1, 0.1))
+    assert sorted(neighbours.facts(0, stores["shop"].clock.wall())) == ["The shop", "prices"]
+
+
+def test_calls_are_counted_between_two_samples(stores, neighbours):
+    shop = stores["shop"]
+    for number in range(1, 13):
+        take(shop, took(10 * number, number, host="a"))
+    ((labels, times, seconds),) = called(neighbours, shop.clock, 60)
+    assert (labels, times, seconds) == ({"host": "a"}, pytest.approx(60), pytest.approx(6))
+
+
+def test_what_grew_over_the_begin_of_the_time_counts_in_proportion(stores, neighbours):
+    shop = stores["shop"]
+    for number in range(1, 13):
+        take(shop, took(10 * number, number))
+    ((_, times, _),) = called(neighbours, shop.clock, 65)
+    assert times == pytest.approx(65)
+
+
+def test_a_process_that_began_in_the_time_and_one_that_began_anew_count_from_nothing(stores, neighbours):
+    shop = stores["shop"]
+    for total in (100, 110, 5, 9):
+        take(shop, took(total, total / 10))
+    ((_, times, _),) = called(neighbours, shop.clock, 100)
+    assert times == pytest.approx(119)
+
+
+def test_spans_with_another_process_at_their_other_end_are_told(stores, neighbours):
+    shop = stores["shop"]
+    call = a_span("GET", root=False, own=PEER, at=shop.clock.wall())
+    call.kind = SpanKind.CLIENT
+    request = a_span("GET /", parent=7, at=shop.clock.wall())
+    shop.writer.accept([a_trace(call, request)])
+    shop.writer.write()
+    told = neighbours.facts(0, shop.clock.wall() + SECOND)["The shop"].remote
+    assert {(span.span_id, span.parent_id, span.peer) for span in told} == {
+        (f"{call.span_id:016x}", "", "10.0.0.7:8000"),
+        (f"{request.span_id:016x}", f"{7:016x}", ""),
+    }
+
+
+def test_a_trace_is_whole_over_all_services(stores, neighbours):
+    shop, prices = stores.values()
+    call = a_span("GET", root=False, own=PEER, at=shop.clock.wall())
+    request = a_span("GET /", at=shop.clock.wall())
+    answer = a_span("GET /price", parent=call.span_id, at=shop.clock.wall() + 1)
+    trace = a_trace(call, request)
+    shop.writer.accept([trace])
+    prices.writer.accept([a_trace(answer, trace_id=trace.trace_id)])
+    for store in stores.values():
+        store.writer.write()
+    found = neighbours.trace(f"{trace.trace_id:032x}")
+    assert [(span["service"], span["name"]) for span in found["spans"]] == [
+        ("The shop", "GET"),
+        ("The shop", "GET /"),
+        ("prices", "GET /price"),
+    ]
+    assert neighbours.trace("f" * 32) is None
+
+
+def test_a_store_in_memory_has_this_service_alone():
+    store = Store(None)
+    take(store, took(1, 0.1))
+    found = Neighbours("shop", Reader(None, store.writer.database), None).facts(0, store.clock.wall())
+    assert list(found) == ["shop"]
+    store.writer.close()
