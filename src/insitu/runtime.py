@@ -74,6 +74,7 @@ LATE: Final = {
     "workers": "insitu.store.workers",
     "locks": "insitu.store.locks",
     "reader": "insitu.store.reader",
+    "spool": "insitu.store.spool",
     "monitoring": "insitu.web.monitoring",
     "neighbours": "insitu.store.neighbours",
     "pages": "insitu.web.pages",
@@ -294,12 +295,19 @@ class Runtime:
 
     def _add_exporter(self, make: Callable[[ExporterContext], Exporter]) -> None:
         def with_wait(wait: Callable[[float], bool]) -> Exporter:
-            return make(ExporterContext(self.environ, self.resource, lambda: self.clock.monotonic() / 1e9, wait))
+            now = lambda: self.clock.monotonic() / 1e9  # noqa: E731
+            return make(ExporterContext(self.environ, self.resource, now, wait, self._spool))
 
         sender = guard.call("exporter", Sender, with_wait, self.collect, self.meter, self.clock)
         if sender is not None:
             self.pipeline.senders.append(sender)
             self.pipeline.sinks.append(sender)
+
+    def _spool(self, name: str) -> Any:
+        folder = self.options.store.folder and _late("folder").place_for(
+            self.options.store.folder, self.options.service.name
+        )
+        return _late("spool").Spool(folder / "spool" / name, self.clock) if folder else None
 
     # --- the store ---
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +34,8 @@ SERVERS = {
     "gunicorn sync, Django": [*GUNICORN, f"{MODULE}:django_wsgi()"],
     "gunicorn of 2 gthread, Flask": [*GUNICORN, "--workers=2", "--threads=4", f"{MODULE}:flask()"],
     "gunicorn with preload, Flask": [*GUNICORN, "--workers=2", "--preload", f"{MODULE}:flask()"],
+    "uvicorn that reloads, FastAPI": [*UVICORN, "--reload", "--reload-dir=tests/end_to_end", f"{MODULE}:fastapi"],
+    "gunicorn gevent, Flask": [*GUNICORN, "--workers=2", "--worker-class=gevent", f"{MODULE}:flask()"],
     "gunicorn with recycling, Flask": [*GUNICORN, "--max-requests=20", f"{MODULE}:flask()"],
 }
 SCRIPTS = {
@@ -53,19 +56,20 @@ class Run:
 
     def __init__(self, agent, command, **more):
         self._agent = agent
-        self._name = str(uuid.uuid4())
+        self.name = str(uuid.uuid4())
         environ = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": os.pathsep.join(map(str, ROOTS)),
             "INSITU_STORE": "none",
-            "OTEL_SERVICE_NAME": self._name,
+            "OTEL_SERVICE_NAME": self.name,
             "OTEL_EXPORTER_OTLP_ENDPOINT": agent.otlp,
             "OTEL_BSP_SCHEDULE_DELAY": "30000",  # nothing goes out by itself in time
             "OTEL_BLRP_SCHEDULE_DELAY": "30000",
             **more,
         }
         command = [sys.executable, "-m", *command]
-        self.process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self.process = subprocess.Popen(command, env=environ, text=True, process_group=0, **pipes)
 
     def end(self, number=None):
         """Send a signal, if one is given; wait for the end and return the seconds that it took."""
@@ -80,7 +84,7 @@ class Run:
         kind = "spans" if signal == "traces" else signal
         for request in self._agent.received(signal):
             for told in request[f"resource_{kind}"]:
-                if {"key": "service.name", "value": {"string_value": self._name}} in told["resource"]["attributes"]:
+                if {"key": "service.name", "value": {"string_value": self.name}} in told["resource"]["attributes"]:
                     yield from ((str(told["resource"]), scope) for scope in told[f"scope_{kind}"])
 
     def spans(self, kind):
@@ -114,22 +118,34 @@ def agent(tmp_path_factory):
         yield started
 
 
-def told(name, run, kind, took):
+def told(name, run, kind, took, page="-"):
+    """Print a row of the table that `pytest -sq tests/end_to_end/test_exits.py` shows; return what has arrived."""
     spans, logs, counted = arrived = run.spans(kind), run.logs(), run.counted()
-    print(f"{name:<34} spans {spans:>3}, log records {logs:>3}, counted {counted:>3} of {ORDERS}; {took:.2f} s")
+    print(
+        f"\n{name:<34} of {ORDERS}: received {spans:>3} spans, {logs:>3} log records, a count of {counted:>3};"
+        f" on /metrics {page:>3}; ended in {took:.2f} s ",
+        end="",
+    )
     return arrived
 
 
+def on_page(url):
+    """The orders that any worker's /metrics counts."""
+    found = re.search(r"^orders_total (\d+)", httpx.get(f"{url}/metrics").text, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
 @pytest.mark.parametrize("name", SERVERS)
-def test_a_server_that_is_told_to_end_has_delivered_everything(agent, name):
+def test_a_server_that_is_told_to_end_has_delivered_everything(agent, name, tmp_path):
     port = free_port()
-    with Run(agent, [word.format(port=port) for word in SERVERS[name]]) as run:
+    with Run(agent, [word.format(port=port) for word in SERVERS[name]], INSITU_STORE=str(tmp_path)) as run:
         url = f"http://127.0.0.1:{port}"
         until(lambda: answers(f"{url}/nothing"), 30, name)
         for _ in range(ORDERS):
             assert ordered(f"{url}/order")
+        until(lambda: on_page(url) == ORDERS, what=f"{ORDERS} orders on {url}/metrics")
         took = run.end(signal.SIGTERM)
-        assert told(name, run, "SPAN_KIND_SERVER", took)[1:] == (ORDERS, ORDERS)
+        assert told(name, run, "SPAN_KIND_SERVER", took, ORDERS)[1:] == (ORDERS, ORDERS)
         assert run.spans("SPAN_KIND_SERVER") > ORDERS
         assert took <= WITHIN_SECONDS
         assert "Traceback" not in run.complaints
@@ -144,6 +160,20 @@ def test_a_script_that_ends_has_delivered_everything(agent, how):
         assert told(how, run, "SPAN_KIND_INTERNAL", took) == (ORDERS, ORDERS, ORDERS)
         assert run.process.returncode == SCRIPTS[how]
         assert ("Traceback" in run.complaints) == (how in {"exception", "SIGINT"})
+
+
+def test_what_no_back_end_took_is_sent_by_the_next_start_once(agent, tmp_path):
+    nobody = f"http://127.0.0.1:{free_port()}"
+    store = {"INSITU_STORE": str(tmp_path)}
+    with Run(agent, [MODULE, "end", str(ORDERS)], OTEL_EXPORTER_OTLP_ENDPOINT=nobody, **store) as run:
+        assert run.end() <= WITHIN_SECONDS
+        assert run.process.returncode == 0
+        assert "wait on disk" in run.complaints
+        assert (run.spans("SPAN_KIND_INTERNAL"), run.logs()) == (0, 0)
+        for _ in range(2):
+            with Run(agent, [MODULE, "end", "0"], OTEL_SERVICE_NAME=run.name, **store) as following:
+                following.end()
+            assert (run.spans("SPAN_KIND_INTERNAL"), run.logs()) == (ORDERS, ORDERS)
 
 
 def answers(url):

@@ -11,12 +11,14 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from insitu.core import guard
+from insitu.core.clock import SYSTEM
 from insitu.core.ports import Delivery, ExporterContext
 from insitu.core.ports import Exporter as ExporterProtocol
 from insitu.core.records import ErrorRecord, Family, LogRecord, Point, Resource, Scope, SpanEvent
 from insitu.exporters import otlp
 from insitu.exporters.otlp_encoding import request
 from insitu.exporters.otlp_options import Options, Target
+from insitu.store.spool import Spool
 from tests.exporters.facts import a_span, a_trace
 
 RESOURCE = Resource({"service.name": "shop", "process.pid": 42}, "https://schema.example/1")
@@ -72,9 +74,9 @@ def never(_seconds):
     return False
 
 
-def exporter_for(url, wait=never, **environ):
+def exporter_for(url, wait=never, spool=None, **environ):
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, **environ}
-    return otlp.create(ExporterContext(variables, RESOURCE, time.monotonic, wait))
+    return otlp.create(ExporterContext(variables, RESOURCE, time.monotonic, wait, lambda _: spool))
 
 
 def tally(parts):
@@ -264,6 +266,30 @@ def test_nobody_there_is_unreachable_and_an_ending_process_stops(caplog):
     assert exporter_for("http://127.0.0.1:9", lambda _: True).send("traces", parts, 5.0) == Delivery(0, 1, "stopped")
     assert exporter_for("http://127.0.0.1:9").send("traces", parts, 0.0) == Delivery(0, 1, "unreachable")
     assert len(said(caplog)) == 1
+
+
+def test_what_nobody_takes_waits_on_disk_for_the_next_process(receiver, tmp_path):
+    spool = Spool(tmp_path, SYSTEM)
+    here = exporter_for(receiver.url, lambda _: True, spool)
+    spans = list(here.encode([a_trace([a_span(), a_span()])]))
+    receiver.answer = (503, {}, b"")
+    assert here.send("traces", spans, 5.0) == Delivery(0, kept=2)
+    assert here.send("metrics", list(here.encode_metrics([Family("cpu", "gauge", [Point({}, 1)])])), 5.0).kept == 0
+    refused = receiver.requests[0]
+    assert here.resend(5.0) is None
+    receiver.answer = (200, {}, b"")
+    there = exporter_for(receiver.url, lambda _: True, spool)
+    assert there.resend(5.0) == ("traces", Delivery(2))
+    assert receiver.requests[-1][2] == refused[2]
+    assert there.resend(5.0) is None
+
+
+def test_what_is_refused_later_is_lost_and_counted(receiver, tmp_path):
+    exporter = exporter_for(receiver.url, lambda _: True, Spool(tmp_path, SYSTEM))
+    assert exporter.send("traces", list(exporter.encode([a_trace([a_span()])])), 0.0).kept == 1
+    receiver.answer = (400, {}, b"")
+    assert exporter.resend(5.0) == ("traces", Delivery(0, 1, "refused"))
+    assert exporter.resend(5.0) is None
 
 
 def test_metrics_of_one_scope_make_one_part_and_each_point_counts(receiver):

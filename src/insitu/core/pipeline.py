@@ -350,13 +350,17 @@ class Pipeline:
             self._overflow(self._queue.popleft()[0])
 
     def _exit(self) -> None:
-        before = self._lost()
+        before, kept_before = self._lost(), self._kept_on_disk()
         if not self.close(EXIT_SECONDS):
-            lost = self._lost() - before
-            guard.warn("exit", "insitu: %d records could not be delivered before the process ended", lost)
+            lost, kept = self._lost() - before, self._kept_on_disk() - kept_before
+            text = "insitu: %d records could not be delivered before the process ended; %d wait on disk"
+            guard.warn("exit", text, lost, kept)
 
     def _lost(self) -> int:
         return sum(self.dropped.values()) + sum(sum(sender.dropped.values()) for sender in self.senders)
+
+    def _kept_on_disk(self) -> int:
+        return sum(sum(sender.kept.values()) for sender in self.senders)
 
     def _read_all(self) -> float:
         while self._reads:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from insitu.core.records import Family, Record, Resource, Signal
 
@@ -34,12 +36,41 @@ class Delivery(NamedTuple):
         sent: items that the back-end took.
         dropped: items lost.
         reason: why, in one or two words that can be a label (`refused`, `unreachable`, `partial`, `stopped`, `error`).
+        kept: items that wait on disk for a back-end.
 
     """
 
     sent: int
     dropped: int = 0
     reason: str = ""
+    kept: int = 0
+
+
+@dataclass(slots=True)
+class Left:
+    """A request that no back-end took in time.
+
+    Attributes:
+        signal, items: what it holds.
+        body: as it is sent; empty where it is too old to be.
+        done: whether it may be removed.
+
+    """
+
+    signal: Signal
+    items: int
+    body: bytes
+    done: bool = False
+
+
+class Spool(Protocol):
+    """Keeps requests on disk."""
+
+    def keep(self, signal: Signal, items: int, body: bytes) -> bool:
+        """Keep a request; False where there is no room for it."""
+
+    def oldest(self) -> AbstractContextManager[Left | None]:
+        """Hold the oldest request that nobody else holds."""
 
 
 class ExporterContext(NamedTuple):
@@ -50,6 +81,7 @@ class ExporterContext(NamedTuple):
         resource: what this process is.
         monotonic: seconds that never go back.
         wait: pauses for some seconds; True when the process is ending and the pause was cut short.
+        spool: returns where an exporter of this name keeps what nobody took in time; None where nothing is on disk.
 
     """
 
@@ -57,6 +89,7 @@ class ExporterContext(NamedTuple):
     resource: Resource
     monotonic: Callable[[], float]
     wait: Callable[[float], bool]
+    spool: Callable[[str], Spool | None] = lambda _: None
 
 
 @runtime_checkable
@@ -92,6 +125,17 @@ class Exporter(Protocol):
 
     def close(self) -> None:
         """Let go of connections. Called once, after the last send."""
+
+
+@runtime_checkable
+class Resending(Protocol):
+    """An exporter that keeps what nobody took in time."""
+
+    def resend(self, timeout: float) -> tuple[Signal, Delivery] | None:
+        """Send one request that is left from before, on the sender thread; None where there is none, or no taker.
+
+        Called after a back-end has taken something.
+        """
 
 
 class Collector(Protocol):

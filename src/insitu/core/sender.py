@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from insitu.core import guard
-from insitu.core.ports import Delivery, Part
+from insitu.core.ports import Delivery, Part, Resending
 from insitu.core.records import Family, Point, size
 from insitu.core.threads import Background
 
@@ -48,6 +48,7 @@ class Sender:
         queue_bytes: int = QUEUE_BYTES,
     ) -> None:
         self.sent: dict[Signal, int] = {}
+        self.kept: dict[Signal, int] = {}
         self.dropped: dict[tuple[Signal, str], int] = {}
         self._make = make
         self.exporter = make(self.wait)
@@ -65,6 +66,7 @@ class Sender:
         self._waiting: dict[Signal, deque[Part]] = {}
         self._items: dict[Signal, int] = {}
         self._in_flight: dict[Signal, int] = {}
+        self._flying: list[tuple[Signal, list[Part]]] = []
         self._flushing = False
         self._metrics_asked = False
         self._reported = 0
@@ -184,11 +186,12 @@ class Sender:
                 items += part.items
                 self._held -= part.weight
             self._items[signal] -= items
-            self._fly(signal, items)
+            self._fly(signal, taken)
         return taken
 
-    def _fly(self, signal: Signal, items: int) -> None:
-        self._in_flight[signal] = self._in_flight.get(signal, 0) + items
+    def _fly(self, signal: Signal, parts: list[Part]) -> None:
+        self._flying = [(signal, parts)]
+        self._in_flight[signal] = self._in_flight.get(signal, 0) + sum(part.items for part in parts)
 
     def _send_metrics(self, timeout: float) -> None:
         self._metrics_asked = False
@@ -198,7 +201,7 @@ class Sender:
         parts = guard.call_in_worker(where, lambda: _checked_parts(self.exporter.encode_metrics(families)), default=[])
         if parts:
             with self._lock:
-                self._fly("metrics", sum(part.items for part in parts))
+                self._fly("metrics", parts)
             self._deliver("metrics", parts, timeout)
 
     def _deliver(self, signal: Signal, parts: list[Part], timeout: float) -> None:
@@ -211,14 +214,33 @@ class Sender:
             if self._closed:
                 return  # close() has given up on it and counted it
             self._in_flight[signal] -= items
-            self.sent[signal] = self.sent.get(signal, 0) + delivery.sent
-            self._drop(signal, delivery.dropped, delivery.reason)
+            self._flying = []
+            self._count(signal, delivery)
+        if delivery.sent and isinstance(self.exporter, Resending):
+            self._resend(self.exporter, timeout)
+
+    def _resend(self, exporter: Resending, timeout: float) -> None:
+        """Send what is left from before, now that somebody takes it."""
+        until = time.monotonic() + timeout
+        while not self._closed and time.monotonic() < until:
+            left = guard.call_in_worker(f"{self.name}.resend", exporter.resend, until - time.monotonic())
+            if left is None:
+                break
+            with self._lock:
+                self._count(*left)
+
+    def _count(self, signal: Signal, delivery: Delivery) -> None:
+        for counts, items in ((self.sent, delivery.sent), (self.kept, delivery.kept)):
+            if items:
+                counts[signal] = counts.get(signal, 0) + items
+        self._drop(signal, delivery.dropped, delivery.reason)
 
     def _try(self, signal: Signal, parts: list[Part], items: int, timeout: float) -> Delivery:
         """Send, and make what the exporter says of it add up to what it was given."""
         delivery = self.exporter.send(signal, parts, timeout)
         sent = min(max(0, int(delivery.sent)), items)
-        return Delivery(sent, items - sent, guard.render(delivery.reason, 64) or "error")
+        kept = min(max(0, int(delivery.kept)), items - sent)
+        return Delivery(sent, items - sent - kept, guard.render(delivery.reason, 64) or "error", kept)
 
     # --- from outside ---
 
@@ -244,7 +266,7 @@ class Sender:
         with self._idle:
             done = self._idle.wait_for(lambda: not self._flushing, max(0.0, until - time.monotonic()))
             self._hurry = self._closed
-            before, self._reported = self._reported, sum(self.dropped.values())
+            before, self._reported = self._reported, sum(self.dropped.values()) + sum(self.kept.values())
             return done and self._reported == before
 
     def hasten(self) -> None:
@@ -262,17 +284,28 @@ class Sender:
         self.thread.stop(0.1 if done else 0.0)
         with self._lock:
             self._closed = True
-            for signal, items in self.pending().items():
-                self._drop(signal, items, "shutdown")
-            self._items, self._waiting, self._in_flight, self._held = {}, {}, {}, 0
+            left = [*self._flying, *((signal, list(parts)) for signal, parts in self._waiting.items())]
+            self._items, self._waiting, self._in_flight, self._flying, self._held = {}, {}, {}, [], 0
+            for signal, parts in left:
+                self._abandon(signal, parts)
         guard.call_in_worker(f"{self.name}.close", self.exporter.close)
         return done
+
+    def _abandon(self, signal: Signal, parts: list[Part]) -> None:
+        """Keep what there is no time to send, or count it as lost."""
+        items = sum(part.items for part in parts)
+        if not items:
+            return
+        delivery = Delivery(0, items)
+        if isinstance(self.exporter, Resending):  # with no time to send it keeps
+            delivery = guard.call_in_worker(f"{self.name}.keep", self._try, signal, parts, items, 0.0, default=delivery)
+        self._count(signal, delivery._replace(reason="shutdown"))
 
     def after_fork(self) -> None:
         """In a forked child: what waits belongs to the parent."""
         self._lock = threading.RLock()
         self._idle = threading.Condition(self._lock)
-        self.sent, self.dropped = {}, {}
+        self.sent, self.kept, self.dropped = {}, {}, {}
         self._empty()
         if self.thread.forget():
             # Its thread had not ended in time, and may have held a lock of the exporter's for ever: not even `close`
@@ -302,6 +335,7 @@ class Sender:
         """Return what was sent and what was lost, and how much waits."""
         with self._lock:
             sent = [Point({"exporter": self.name, "signal": signal}, items) for signal, items in self.sent.items()]
+            kept = [Point({"exporter": self.name, "signal": signal}, items) for signal, items in self.kept.items()]
             lost = [
                 Point({"exporter": self.name, "signal": signal, "reason": reason}, items)
                 for (signal, reason), items in self.dropped.items()
@@ -310,6 +344,8 @@ class Sender:
         yield Family(
             "insitu.exported_records", "counter", sent, help="Spans, log records and points that a back-end took."
         )
+        text = "Spans and log records that were kept on disk until a back-end takes them."
+        yield Family("insitu.spooled_records", "counter", kept, help=text)
         yield Family(
             "insitu.dropped_records", "counter", lost, help="Spans, log records and points that were lost, by reason."
         )

@@ -21,7 +21,7 @@ from insitu.exporters.protobuf import INT64_MAX, fields
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from insitu.core.ports import ExporterContext
+    from insitu.core.ports import ExporterContext, Spool
     from insitu.core.records import ErrorRecord, Family, Record, Resource, Signal, SpanRecord
     from insitu.core.transport import Reply
 
@@ -31,6 +31,8 @@ PART_BYTES: Final = 1024 * 1024
 REQUEST_BYTES: Final = 4 * 1024 * 1024
 """What would give a larger request becomes several: receivers refuse large ones (the Collector 20 MiB) as a whole."""
 
+_TO_KEEP: Final = frozenset(("unreachable", "stopped"))
+"""What may go better later; what is refused is refused again."""
 _PART_OVERHEAD: Final = 200
 _LONGEST_QUOTE: Final = 200
 _ERRORS_LOGGER: Final = "insitu"
@@ -41,7 +43,8 @@ _STATUS_MESSAGE: Final = 2  # field of google.rpc.Status, the body of a refusal
 def create(context: ExporterContext) -> Exporter:
     """Return the exporter that the environment asks for: the factory behind the entry point `otlp`."""
     options = Options.from_environ(context.environ)
-    return Exporter(options, context.resource, monotonic=context.monotonic, wait=context.wait)
+    spool = context.spool(Exporter.name)
+    return Exporter(options, context.resource, monotonic=context.monotonic, wait=context.wait, spool=spool)
 
 
 class Exporter:
@@ -55,14 +58,22 @@ class Exporter:
         resource: what every request says of this process.
         monotonic: seconds that never go back.
         wait: pauses between tries; True when the process is ending.
+        spool: keeps what nobody took in time; None loses it.
 
     """
 
     name = "otlp"
 
     def __init__(
-        self, options: Options, resource: Resource, *, monotonic: Callable[[], float], wait: Callable[[float], bool]
+        self,
+        options: Options,
+        resource: Resource,
+        *,
+        monotonic: Callable[[], float],
+        wait: Callable[[float], bool],
+        spool: Spool | None = None,
     ) -> None:
+        self._spool = spool
         self.batch_items = options.batch_items
         self.delay = options.delay
         self.metrics_interval = options.metrics_interval if options.metrics else None
@@ -105,9 +116,10 @@ class Exporter:
         ends = self._monotonic() + timeout
         lost = sum(part.items for part in parts if part.data is None)
         deliveries = [Delivery(0, lost, "error" if lost else "")]
-        deliveries += [self._post(self._routes[signal], batch, ends) for batch in _requests(parts)]
+        deliveries += [self._post(signal, batch, ends) for batch in _requests(parts)]
         reasons = [each.reason for each in deliveries if each.dropped] or [""]
-        return Delivery(sum(each.sent for each in deliveries), sum(each.dropped for each in deliveries), reasons[-1])
+        sent, dropped = sum(each.sent for each in deliveries), sum(each.dropped for each in deliveries)
+        return Delivery(sent, dropped, reasons[-1], sum(each.kept for each in deliveries))
 
     def close(self) -> None:
         """Close connections, and forget what differences were counted from (a forked child counts from zero)."""
@@ -115,12 +127,32 @@ class Exporter:
         for route in self._routes.values():
             route.transport.close()
 
-    def _post(self, route: _Route, parts: Sequence[Part], ends: float) -> Delivery:
+    def resend(self, timeout: float) -> tuple[Signal, Delivery] | None:
+        """Send one request that is left from before; None where there is none, or nobody takes it now."""
+        if self._spool is None:
+            return None
+        with self._spool.oldest() as left:
+            if left is None or left.signal not in self._routes:
+                return None
+            delivery = Delivery(0, left.items, "expired")
+            if left.body:
+                delivery = self._request(left.signal, left.items, left.body, self._monotonic() + timeout)
+            left.done = delivery.reason not in _TO_KEEP
+            return (left.signal, delivery) if left.done else None
+
+    def _post(self, signal: Signal, parts: Sequence[Part], ends: float) -> Delivery:
         items = sum(part.items for part in parts)
+        body = otlp_encoding.request(self._resource, [part.data for part in parts])
+        delivery = self._request(signal, items, body, ends)
+        # Metrics are totals: the next ones say what these would have said.
+        spool = self._spool if delivery.reason in _TO_KEEP and signal != "metrics" else None
+        return Delivery(0, kept=items) if spool is not None and spool.keep(signal, items, body) else delivery
+
+    def _request(self, signal: Signal, items: int, body: bytes, ends: float) -> Delivery:
+        route = self._routes[signal]
         left = min(ends - self._monotonic(), route.target.timeout)
         if left <= 0:
             return Delivery(0, items, "unreachable")
-        body = otlp_encoding.request(self._resource, [part.data for part in parts])
         reply = route.transport.post(route.target.url, body, content_type=CONTENT_TYPE, deadline=left)
         if reply.outcome == "ok":
             return _accepted(route.target, reply, items)

@@ -79,7 +79,7 @@ class Database:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self._connection = sqlite3.connect(
+        self._connection = sqlite3.Connection(
             str(path) if path is not None else ":memory:", isolation_level=None, check_same_thread=False
         )
         try:

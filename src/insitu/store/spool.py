@@ -1,0 +1,106 @@
+"""What no back-end took in time, kept as files until one does: requests as they were to be sent, each whole in itself.
+
+    <store>/<service>/spool/<exporter>/<wall nanoseconds>-<uuid>.request
+
+A file is written aside and renamed, held (flock) by who sends it, and removed when the back-end has answered: a process
+that is killed in between sends it again, and its spans have the ids that they had before.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+from insitu.core import documents, guard
+from insitu.core.ports import Left
+from insitu.store import locks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from insitu.core.clock import Clock
+    from insitu.core.records import Signal
+
+BYTES: Final = 16 * 1024 * 1024
+"""Cap of one exporter's files; what finds no room is lost, and counted as that."""
+NANOSECONDS: Final = 24 * 3600 * 1_000_000_000
+"""What is older is of no use to anybody."""
+_SUFFIX: Final = ".request"
+
+
+class Spool:
+    """The files of one exporter of one service; its processes share them.
+
+    Args:
+        folder: made when there is something to keep.
+        clock: time.
+
+    """
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        self._folder = folder
+        self._clock = clock
+
+    def keep(self, signal: Signal, items: int, body: bytes) -> bool:
+        """Keep a request; False where there is no room for it."""
+        return bool(guard.call("spool", self._keep, signal, items, body, default=False))
+
+    def _keep(self, signal: Signal, items: int, body: bytes) -> bool:
+        head = documents.dumps([signal, items]) + b"\n"
+        if sum(path.stat().st_size for path in self._files()) + len(head) + len(body) > BYTES:
+            return False
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        aside = self._folder / f"{self._clock.wall():020d}-{uuid.uuid4()}"
+        try:
+            aside.write_bytes(head + body)
+        except OSError:  # a full disk: nothing of it may be sent
+            aside.unlink(missing_ok=True)
+            raise
+        aside.rename(aside.with_suffix(_SUFFIX))
+        return True
+
+    @contextmanager
+    def oldest(self) -> Iterator[Left | None]:
+        """Hold the oldest request that nobody else holds; the caller says by `done` that it may go."""
+        held = self._held()
+        if held is None:
+            yield None
+            return
+        path, handle, left = held
+        try:
+            yield left
+            if left.done:
+                path.unlink(missing_ok=True)
+        finally:
+            os.close(handle)
+
+    def _held(self) -> tuple[Path, int, Left] | None:
+        for path in sorted(self._files()):
+            handle = guard.attempt(locks.take, path)
+            if handle is None:
+                continue
+            left = guard.attempt(self._read, path, handle)
+            if left is not None:
+                return path, handle, left
+            os.close(handle)
+        return None
+
+    def _read(self, path: Path, handle: int) -> Left | None:
+        if not os.path.samestat(path.stat(), os.fstat(handle)):  # somebody has sent and removed it meanwhile
+            return None
+        head, _, body = path.read_bytes().partition(b"\n")
+        try:
+            signal, items = documents.loads(head)
+        except (ValueError, TypeError):  # damaged, or nobody's: it is in nobody's way
+            path.unlink()
+            return None
+        old = self._clock.wall() - int(path.name.partition("-")[0]) > NANOSECONDS
+        return Left(signal, int(items), b"" if old else body)
+
+    def _files(self) -> list[Path]:
+        with suppress(OSError):
+            return [path for path in self._folder.iterdir() if path.suffix == _SUFFIX]
+        return []
