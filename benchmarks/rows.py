@@ -225,6 +225,20 @@ ROWS: Final = (
     ),
     Row("django.bare", "bare Django request", Cost("django_request:bare")),
     Row(
+        "call.statement",
+        "SQLAlchemy statement, added to bare",
+        Cost("calls:statement_insitu", "calls:statement_bare"),
+        Cost("calls:statement_otel", "calls:statement_bare"),
+        _share(4),
+    ),
+    Row(
+        "call.request",
+        "httpx request, added to bare",
+        Cost("calls:request_insitu", "calls:request_bare"),
+        Cost("calls:request_otel", "calls:request_bare"),
+        _share(4),
+    ),
+    Row(
         "budget.ledger",
         "all steps down: ledger, to what insitu adds to bare",
         Cost("budgeted:insitu_busy.ledger"),

@@ -5,7 +5,7 @@ import os
 import pytest
 
 pytest.register_assert_rewrite("insitu.contracts")
-pytest_plugins = ["tests.servers"]
+pytest_plugins = ["tests.servers", "tests.postgresql", "tests.mariadb"]
 
 # Tests that want a store say where; what they start inherits this.
 os.environ.setdefault("INSITU_STORE", "none")

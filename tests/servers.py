@@ -68,17 +68,18 @@ def backend(name: str) -> Path:
 
 
 @contextlib.contextmanager
-def running(command: list[str], health: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: list[str], health: str | Callable[[], object], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Runs a server until the block ends; its output goes to ``log`` and into the message if it does not start.
 
-    It has a process group of its own, as from a shell: two of them are not workers of one service.
+    ``health`` is a URL that answers 2xx when it has started, or a function that raises an OSError until then. The
+    server has a process group of its own, as from a shell: two of them are not workers of one service.
     """
 
     def answers() -> bool:
         if process.poll() is not None:
             pytest.fail(f"{command[0]} ended with {process.returncode}:\n{log.read_text()[-4000:]}")
         try:
-            get(health, timeout=2.0)
+            get(health, timeout=2.0) if isinstance(health, str) else health()
         except (urllib.error.URLError, OSError):
             return False
         return True
@@ -88,7 +89,7 @@ def running(command: list[str], health: str, log: Path) -> Iterator[subprocess.P
         subprocess.Popen(command, process_group=0, stdout=output, stderr=output, cwd=log.parent) as process,
     ):
         try:
-            until(answers, START, health)
+            until(answers, START, str(health))
             yield process
         finally:
             process.terminate()
@@ -184,3 +185,26 @@ def ddapm_agent(tmp_path: Path) -> Iterator[DatadogAgent]:
     """An agent of the test's own."""
     with datadog_agent(tmp_path) as agent:
         yield agent
+
+
+@contextlib.contextmanager
+def redis_server(folder: Path, *options: str) -> Iterator[int]:
+    """Runs a Redis, which keeps nothing on disk, and gives its port; ``options`` as on its command line."""
+    port = free_port()
+
+    def ping() -> None:
+        with socket.create_connection(("127.0.0.1", port), timeout=2.0) as connection:
+            connection.sendall(b"PING\r\n")
+            if not connection.recv(64).startswith(b"+PONG"):
+                raise ConnectionError
+
+    command = [str(backend("redis-server")), "--bind", "127.0.0.1", "--port", str(port), "--save", "", *options]
+    with running(command, ping, folder / "redis.log"):
+        yield port
+
+
+@pytest.fixture(scope="session")
+def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a Redis that all tests share."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as port:
+        yield port

@@ -114,8 +114,9 @@ def test_the_report_is_plain_text_with_a_measured_cost(run):
     assert done.returncode == 0
     assert "\x1b" not in done.stdout
     assert "a greeting" not in done.stdout
-    request, span = (float(found) for found in re.findall(r"([\d.]+) µs a", done.stdout))
+    request, span, statement = (float(found) for found in re.findall(r"([\d.]+) µs a", done.stdout))
     assert 0 < span < 1_000
+    assert 0 < statement < 1_000
     assert 0 < request < 10_000
     assert re.search(r"^0 problems, \d+ notes?$", done.stdout, re.MULTILINE)
     assert max(map(len, done.stdout.splitlines())) <= 110
@@ -184,10 +185,22 @@ def test_a_bad_value_and_a_misspelt_name_are_found(findings):
 
 
 def test_surprises_are_noted(findings):
-    lines = findings(SHOP, status=0, INSITU_SAMPLE="0.1", INSITU_REDACT="false", WEB_CONCURRENCY="4")
+    lines = findings(SHOP, status=0, INSITU_SAMPLE="0.1", INSITU_REDACT="false")
     assert having(lines, "note: traces are sampled (10%)")
     assert having(lines, "note: redaction is off")
-    assert having(lines, "note: WEB_CONCURRENCY=4")
+
+
+def test_a_handler_of_sigterm_that_delivers_nothing_is_noted(findings):
+    own = f"import signal\nsignal.signal(signal.SIGTERM, lambda *_: None)\n{SHOP}"
+    assert having(findings(own, status=0, INSITU_SIGNALS="true"), "note: another handler of SIGTERM")
+    assert not having(findings(SHOP, status=0, INSITU_SIGNALS="true"), "note: another handler of SIGTERM")
+
+
+def test_the_coverage_counts_what_calls_others(findings):
+    assert having(findings(SHOP, status=0), "ok: coverage: 100%")
+    uncovered = findings(SHOP, status=0, INSITU_LIBRARIES="none")
+    assert having(uncovered, "note: coverage: 0%")
+    assert having(uncovered, "note: httpx: nobody sees its calls", "libraries=")
 
 
 @pytest.mark.parametrize(

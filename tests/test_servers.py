@@ -1,6 +1,7 @@
 """The servers that other tests rely on do start, take what they are sent, and give it back."""
 
 import http.server
+import socket
 import subprocess
 import threading
 import urllib.request
@@ -69,3 +70,12 @@ def test_chromium_runs_the_script_of_a_page(tmp_path: Path) -> None:
     options = ["--headless", "--no-sandbox", f"--user-data-dir={tmp_path}", "--dump-dom"]
     done = subprocess.run([backend("chromium"), *options, page], capture_output=True, text=True, check=True, timeout=60)
     assert "<title>hello!</title>" in done.stdout
+
+
+def test_redis_gives_back_what_it_was_told_to_keep(redis_port: int) -> None:
+    with (
+        socket.create_connection(("127.0.0.1", redis_port), timeout=5) as connection,
+        connection.makefile("rb") as said,
+    ):
+        connection.sendall(b"SET fruit apple\r\nGET fruit\r\n")
+        assert [said.readline() for _ in range(3)] == [b"+OK\r\n", b"$5\r\n", b"apple\r\n"]

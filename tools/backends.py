@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -77,19 +78,18 @@ class Debian:
 
 
 @dataclass(frozen=True)
-class Desktop(Debian):
-    """A program with a screen, in a Debian package: fetched with the libraries that this machine lacks, and with fonts.
+class Launched(Debian):
+    """A program in a Debian package that is fetched with all that this machine lacks for it: libraries, above all.
 
-    A launcher starts it from wherever the folder is. It sees only the fonts that came with it, so that a page looks
-    alike on every machine.
+    A launcher starts it from wherever the folder is.
 
     Attributes:
-        executable: the program itself. What stands in ``/usr/bin`` is a script that knows only the system's folders.
-        fonts: the package of its fonts.
+        executable: the program itself. What is in ``/usr/bin`` may be a script that knows only the system's folders.
+        also: packages that come along whether this machine has them or not.
     """
 
     executable: str = ""
-    fonts: str = "fonts-dejavu-core"
+    also: tuple[str, ...] = ()
 
     def find(self) -> Path | None:
         """Where the program is: installed on the system, or its launcher in the cache."""
@@ -101,29 +101,68 @@ class Desktop(Debian):
         return folder / "launch" / self.program
 
     def packages(self, options: list[str]) -> list[str]:
-        """The program, its fonts, and all that apt would have to install for it on this machine."""
+        """The program, what comes along, and all that apt would have to install for it on this machine."""
         plan = run("apt-get", *options, "-qq", "--simulate", "install", "--no-install-recommends", self.package)
         lacking = {line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")}
-        return sorted(lacking | {self.package, self.fonts})
+        return sorted(lacking | {self.package, *self.also})
 
     def complete(self, unpacked: Path) -> None:
-        """Writes the launcher, and the configuration that leads to the fonts."""
+        """Writes the launcher."""
         # Every folder with a library: some are private to a package, which finds them under /usr/lib alone.
         libraries = sorted({f"$root/{file.parent.relative_to(unpacked)}" for file in unpacked.rglob("lib*.so*")})
         launcher = self.launcher(unpacked)
-        launcher.parent.mkdir()
-        launcher.with_name("fonts.conf").write_text(FONTS, encoding="utf-8")
-        text = LAUNCHER.format(libraries=":".join(libraries), executable=self.executable)
-        launcher.write_text(text, encoding="utf-8")
+        launcher.parent.mkdir(exist_ok=True)
+        launcher.write_text(self.script(":".join(libraries)), encoding="utf-8")
         launcher.chmod(0o755)
+
+    def script(self, libraries: str) -> str:
+        """The launcher's text."""
+        return LAUNCHER.format(libraries=libraries, settings="", executable=self.executable)
+
+
+@dataclass(frozen=True)
+class PostgreSQL(Launched):
+    """PostgreSQL in the version of this machine's release, whose package depends on the one that carries its number."""
+
+    def find(self) -> Path | None:
+        """The folder of its programs: installed on the system, or of their launchers in the cache."""
+        installed = list(Path("/usr/lib/postgresql").glob(f"*/bin/{self.program}"))
+        return installed[0].parent if installed else existing(self.launcher(self.folder()).parent)
+
+    def packages(self, options: list[str]) -> list[str]:
+        """The server, whether this machine has it or not, and all that it lacks for it."""
+        depends = run("apt-cache", *options, "depends", self.package)
+        server = next(word for word in depends.split() if re.fullmatch(r"postgresql-\d+", word))
+        return Launched(server, self.program).packages(options)
+
+    def complete(self, unpacked: Path) -> None:
+        """Writes a launcher for each of its programs."""
+        for program in ("initdb", "postgres"):
+            (found,) = unpacked.glob(f"usr/lib/postgresql/*/bin/{program}")
+            one = Launched(self.package, program, self.suite, str(found.relative_to(unpacked)))
+            one.complete(unpacked)
+
+
+@dataclass(frozen=True)
+class Desktop(Launched):
+    """A program with a screen. It sees only the fonts that came with it: a page looks alike on every machine."""
+
+    def complete(self, unpacked: Path) -> None:
+        """Writes the launcher, and the configuration that leads to the fonts."""
+        super().complete(unpacked)
+        self.launcher(unpacked).with_name("fonts.conf").write_text(FONTS, encoding="utf-8")
+
+    def script(self, libraries: str) -> str:
+        """The launcher's text, which names the fonts."""
+        settings = 'export FONTCONFIG_FILE="$root/launch/fonts.conf"\n'
+        return LAUNCHER.format(libraries=libraries, settings=settings, executable=self.executable)
 
 
 LAUNCHER = """\
 #!/bin/sh
 root=$(dirname "$(dirname "$(readlink -f "$0")")")
 export LD_LIBRARY_PATH="{libraries}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"
-export FONTCONFIG_FILE="$root/launch/fonts.conf"
-exec "$root/{executable}" "$@"
+{settings}exec "$root/{executable}" "$@"
 """
 
 FONTS = """\
@@ -206,7 +245,12 @@ BACKENDS: dict[str, Debian | PyPI | Tests] = {
     "prometheus-3": Debian("prometheus", "prometheus", suite="forky"),
     "promtool-3": Debian("promtool", "promtool", suite="forky"),
     "alertmanager": Debian("prometheus-alertmanager", "prometheus-alertmanager"),
-    "chromium": Desktop("chromium", "chromium", executable="usr/lib/chromium/chromium"),
+    "chromium": Desktop("chromium", "chromium", executable="usr/lib/chromium/chromium", also=("fonts-dejavu-core",)),
+    "redis-server": Launched(  # its package holds a link, to the program in the package of the tools
+        "redis-server", "redis-server", executable="usr/bin/redis-server", also=("redis-tools",)
+    ),
+    "postgresql": PostgreSQL("postgresql", "postgres"),
+    "mariadb": Launched("mariadb-server-core", "mariadbd", executable="usr/sbin/mariadbd"),
     "ddapm-test-agent": PyPI("ddapm-test-agent>=1.69", "ddapm-test-agent"),
     "opentelemetry-api-tests": Tests("opentelemetry-api", "opentelemetry-test-utils"),
 }

@@ -6,13 +6,15 @@ insitu.init(service="shop")
 insitu.instrument(app)
 """
 
-from insitu.runtime import bind, flush, init, instrument, shutdown
+from insitu.runtime import flush, init, instrument, shutdown
 from insitu.signals.block import span
 from insitu.signals.decorators import trace
 from insitu.signals.errors import capture, message
+from insitu.signals.fields import bind
 from insitu.signals.logs import log
 from insitu.signals.metrics import counter, gauge, histogram, updown
 from insitu.signals.tracing import trace_id
+from insitu.signals.webhooks import webhook
 
 __all__ = [
     "bind",
@@ -30,4 +32,5 @@ __all__ = [
     "trace",
     "trace_id",
     "updown",
+    "webhook",
 ]

@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from insitu import config, doctor
+from insitu import config, coverage, doctor
+from insitu.adapters import libraries
 from insitu.core.clock import SYSTEM
 from insitu.core.redact import Redactor
 from insitu.core.secrets import REPLACEMENT
@@ -26,7 +27,8 @@ from insitu.web.server import bound
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from insitu.doctor import Cost, Finding
+    from insitu.doctor import Cost
+    from insitu.findings import Finding
 
 ABOUT: Final = """\
 insitu measures a Python application from inside its process: requests, traces, metrics,
@@ -193,12 +195,24 @@ def _doctor(given: argparse.Namespace) -> int:
             "application": given.application,
             "problems": problems,
             "findings": [finding._asdict() for finding in findings],
-            "cost": {"microseconds_a_span": measured.span, "microseconds_a_request": measured.request},
+            "coverage": _coverage(),
+            "cost": {
+                "microseconds_a_request": measured.request,
+                "microseconds_a_span": measured.span,
+                "microseconds_a_statement": measured.statement,
+            },
         }
         print(json.dumps(report, indent=2))
     else:
         _report(findings, measured, problems)
     return 1 if problems else 0
+
+
+def _coverage() -> dict[str, Any]:
+    listed = coverage.covered(libraries.found)
+    seen = {library.name: library.by for library in listed if library.covered}
+    unseen = [library.name for library in listed if not library.covered]
+    return {"percent": round(100 * coverage.share(listed), 1), "covered": seen, "not_covered": unseen}
 
 
 def _report(findings: Iterable[Finding], measured: Cost, problems: int) -> None:
@@ -213,7 +227,10 @@ def _report(findings: Iterable[Finding], measured: Cost, problems: int) -> None:
             paper.paragraph("dim", "", f"→ {finding.fix}")
         notes += finding.level == "note"
     print(f"\n{paper.paint('bold', 'cost')}")
-    figures = f"{measured.request:.1f} µs a request, {measured.span:.1f} µs a span with three attributes"
+    figures = (
+        f"{measured.request:.1f} µs a request, {measured.span:.1f} µs a span with three attributes,"
+        f" {measured.statement:.1f} µs a statement to a database or a call by HTTP"
+    )
     paper.paragraph(
         "ok", "now", f"{figures}: CPU of the whole process, measured here on an application that does nothing"
     )

@@ -11,28 +11,30 @@ import difflib
 import importlib
 import logging
 import os
+import platform
+import signal as signals
 import sys
 import time
 from contextlib import contextmanager, redirect_stdout
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from opentelemetry import trace as otel_trace
 
-from insitu import config, runtime
-from insitu.adapters import automatic, fastapi, libraries
+from insitu import config, coverage, runtime
+from insitu.adapters import automatic, exits, fastapi, statements
 from insitu.adapters.choice import adapter_of
 from insitu.core import guard
+from insitu.core.records import Scope
 from insitu.core.transport import Transport
 from insitu.exporters import otlp_options
+from insitu.findings import Finding
 from insitu.signals import block, tracing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-Level = Literal["ok", "note", "problem"]
 
 PACKAGES: Final = (
     *("insitu", "opentelemetry-api", "opentelemetry-sdk", "prometheus-client", "orjson", "urllib3"),
@@ -51,25 +53,9 @@ SPANS: Final = 2_000
 REQUESTS: Final = 500
 ROUNDS: Final = 3
 _SPANS_A_TRACE: Final = 10
+_SCOPE: Final = Scope("insitu.doctor")
 _LOADING: Final = "importing the application"
 _CHECK_SECONDS: Final = 1.0
-
-
-class Finding(NamedTuple):
-    """One line of the report.
-
-    Attributes:
-        section: what it is about.
-        level: `ok`; `note`: worth knowing; `problem`: something is lost, wrong or done twice.
-        text: what was found.
-        fix: what to do about it, in one line; "" where there is nothing to do.
-
-    """
-
-    section: str
-    level: Level
-    text: str
-    fix: str = ""
 
 
 class Cost(NamedTuple):
@@ -77,6 +63,7 @@ class Cost(NamedTuple):
 
     span: float
     request: float
+    statement: float
 
 
 def examine(target: str, environ: Mapping[str, str], *, check: bool = False) -> Iterator[Finding]:
@@ -103,7 +90,8 @@ def examine(target: str, environ: Mapping[str, str], *, check: bool = False) -> 
     if app is not None:
         yield from application(app)
     yield from provider()
-    yield from of_libraries()
+    if _running() is not None:
+        yield from coverage.of_libraries()
     yield from peers()
     yield from exporters(environ, check=check)
     yield from options(environ, warned)
@@ -161,7 +149,8 @@ def warnings() -> Iterator[list[str]]:
 
 def versions() -> Iterator[Finding]:
     """What runs here."""
-    yield Finding("process", "ok", runtime.interpreter())
+    interpreter = f"{platform.python_implementation()} {platform.python_version()} on {sys.platform}"
+    yield Finding("process", "ok", interpreter)
     installed = [f"{name} {version}" for name in PACKAGES if (version := version_of(name))]
     yield Finding("process", "ok", ", ".join(installed))
 
@@ -284,55 +273,6 @@ def provider() -> Iterator[Finding]:
         yield Finding("opentelemetry", "problem", text, "call insitu.init() before anything sets a TracerProvider")
 
 
-def of_libraries() -> Iterator[Finding]:
-    """What is instrumented, and by whom; what is not here at all is passed over."""
-    if _running() is None:
-        return
-    for name, found in sorted(libraries.found.items()):
-        if (found.by == "insitu" and not libraries.installed(name)) or _is_absent(found.state):
-            continue
-        if found.state == "instrumented":
-            yield Finding("libraries", "ok", f"{name}: by {found.by}, whether imported before insitu or after")
-        elif found.by == "insitu":
-            yield Finding("libraries", "ok", f"{name}: by insitu as soon as it is imported")
-        else:
-            yield Finding("libraries", "note", f"{name}: {found.state}", "install what it asks for, or do without")
-    for entry in sorted(metadata.entry_points(group=libraries.GROUP), key=lambda entry: entry.name):
-        if entry.name not in libraries.found or libraries.found[entry.name].by == "insitu":
-            yield from _package(entry)
-
-
-def _package(entry: metadata.EntryPoint) -> Iterator[Finding]:
-    """Say what becomes of an instrumentation package that insitu has not switched on."""
-    package = entry.dist.name if entry.dist is not None else entry.value
-    made = guard.call(f"instrumentor {entry.name}", _load, entry)
-    conflict = guard.call("doctor.conflict", made._check_dependency_conflicts) if made is not None else None
-    if made is None:
-        yield Finding("libraries", "note", f"{package} cannot be loaded", f"pip install -U {package}, or remove it")
-    elif made.is_instrumented_by_opentelemetry:
-        text = f"{entry.name}: by {package}, switched on by the application; insitu's own hook stands back"
-        yield Finding("libraries", "ok", text)
-    elif conflict is not None and _is_absent(str(conflict)):
-        return
-    elif conflict is not None:
-        own = "; insitu does its work itself" if entry.name in libraries.OWN_WORK else ""
-        yield Finding("libraries", "note", f"{package} refuses: {conflict}{own}")
-    elif entry.name in libraries.OWN_WORK:
-        yield Finding("libraries", "ok", f"{package} is installed and not used: insitu does its work itself")
-    else:
-        fix = f'insitu.init(libraries=("auto",)), or name {entry.name} there'
-        yield Finding("libraries", "note", f"{entry.name}: {package} is installed and not switched on", fix)
-
-
-def _is_absent(conflict: str) -> bool:
-    """Whether an instrumentation package only says that its library is not installed, as older and newer ones do."""
-    return "no installed version was found" in conflict or 'but found: "None"' in conflict
-
-
-def _load(entry: metadata.EntryPoint) -> Any:
-    return entry.load()()
-
-
 def peers() -> Iterator[Finding]:
     """Other monitors in the same process."""
     for module, text in PEERS.items():
@@ -394,10 +334,10 @@ def options(environ: Mapping[str, str], warned: list[str]) -> Iterator[Finding]:
             yield Finding("options", "problem", f"{name} is set, and is no option", fix)
     running = _running()
     if running is not None:
-        yield from _surprises(running.options, environ)
+        yield from _surprises(running.options)
 
 
-def _surprises(chosen: config.Options, environ: Mapping[str, str]) -> Iterator[Finding]:
+def _surprises(chosen: config.Options) -> Iterator[Finding]:
     if chosen.redact.on:
         yield Finding("options", "ok", "secrets are taken out of every signal")
     else:
@@ -408,9 +348,10 @@ def _surprises(chosen: config.Options, environ: Mapping[str, str]) -> Iterator[F
     if not chosen.web.token:
         fix = "INSITU_TOKEN, if Prometheus runs elsewhere"
         yield Finding("options", "note", "/metrics answers this machine only", fix)
-    if environ.get("WEB_CONCURRENCY", "1") not in ("", "1"):
-        text = f"WEB_CONCURRENCY={environ['WEB_CONCURRENCY']}: /metrics shows the one worker that answers"
-        yield Finding("options", "note", text, "send metrics by OTLP, which has an instance id for each worker")
+    handled = chosen.process.signals and getattr(signals.getsignal(signals.SIGTERM), "__module__", "") != exits.__name__
+    if handled:
+        fix = "call insitu.init() behind it, or deliver in it: insitu.flush()"
+        yield Finding("options", "note", "another handler of SIGTERM stands before insitu's, and delivers nothing", fix)
 
 
 def _running() -> runtime.Runtime | None:
@@ -451,9 +392,11 @@ def cost() -> Cost:
         spans = min(_timed(_make_spans, drain) for _ in range(ROUNDS)) / SPANS
         with_us = min(_timed(lambda: asyncio.run(_serve(wrapped)), drain) for _ in range(ROUNDS))
         bare = min(_timed(lambda: asyncio.run(_serve(_answer)), drain) for _ in range(ROUNDS))
+        asked = min(_timed(_ask, drain) for _ in range(ROUNDS)) / SPANS
     finally:
         runtime.shutdown(timeout=1.0)
-    return Cost(round(spans, 2), round(max(0.0, with_us - bare) / REQUESTS, 2))
+    added = max(0.0, with_us - bare) / REQUESTS
+    return Cost(round(spans, 2), round(added, 2), round(asked, 2))
 
 
 def _timed(work: Any, drain: Any) -> float:
@@ -470,6 +413,14 @@ def _make_spans() -> None:
             for number in range(1, _SPANS_A_TRACE):
                 with block.span("measured", number=number, tier="gold", fast=True):
                     pass
+
+
+def _ask() -> None:
+    shop = statements.Database("postgresql", "shop", "127.0.0.1", 5432)
+    for _ in range(SPANS // _SPANS_A_TRACE):
+        with block.span("measured") as parent:
+            for _ in range(_SPANS_A_TRACE - 1):
+                statements.begin("SELECT name FROM author WHERE id = %s", shop, 1, parent, _SCOPE).end()
 
 
 async def _serve(app: Any) -> None:

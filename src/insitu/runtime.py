@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import platform
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -16,7 +14,7 @@ from insitu.adapters.parts import Parts
 from insitu.analysis.statements import Statements
 from insitu.config import W3C, Options, read
 from insitu.core import clock as clocks
-from insitu.core import context, guard, values
+from insitu.core import guard
 from insitu.core.budget import EVERYTHING, Ladder, Meter
 from insitu.core.cleaning import Cleaner
 from insitu.core.pipeline import EXIT_SECONDS, Pipeline
@@ -505,32 +503,3 @@ def shutdown(timeout: float = 5.0) -> bool:
 def _flush_at_exit() -> None:
     if _runtime is not None:
         _runtime.flush(EXIT_SECONDS, hurry=True)
-
-
-@guard.safe("bind", default=context.Bound(None, None))
-def _bind(given: Mapping[str, Any]) -> context.Bound:
-    return context.bind(
-        {
-            context.CONVENTIONAL.get(key, key): values.plain(value, 256)
-            for key, value in given.items()
-            if value is not None
-        }
-    )
-
-
-def bind(**fields: Any) -> context.Bound:
-    """Bind fields to every signal of the current trace, or of the current context outside of one.
-
-    Args:
-        fields: `user`, `tenant` and `session` become `user.id`, `tenant.id` and `session.id`; others keep their names.
-
-    Returns:
-        A context manager that takes them back; without `with` they stay for the rest of the trace.
-
-    """
-    return _bind(fields)
-
-
-def interpreter() -> str:
-    """Return what runs us, for `doctor`."""
-    return f"{platform.python_implementation()} {platform.python_version()} on {sys.platform}"

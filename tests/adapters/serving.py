@@ -7,6 +7,7 @@ import threading
 from io import BytesIO
 
 import httpx
+import redis
 import uvicorn
 
 from insitu.contracts import Answer
@@ -103,10 +104,28 @@ def counted(recorded, name="http.server.request.duration", **labels):
     )
 
 
-def plain_transports(patch):
-    """Gives httpx's transports back as nobody has wrapped them, until the patch is undone."""
-    for owner, name in ((httpx.HTTPTransport, "handle_request"), (httpx.AsyncHTTPTransport, "handle_async_request")):
-        patch.setattr(owner, name, inspect.unwrap(getattr(owner, name)))
+def plain_transports(patch, module=httpx):
+    """Gives httpx's transports, or httpx2's, back as nobody has wrapped them, until the patch is undone."""
+    for owner, name in ((module.HTTPTransport, "handle_request"), (module.AsyncHTTPTransport, "handle_async_request")):
+        plain(patch, owner, name)
+
+
+def plain(patch, owner, name):
+    """Gives a function back as nobody has wrapped it, until the patch is undone."""
+    patch.setattr(owner, name, inspect.unwrap(getattr(owner, name)))
+
+
+def plain_redis(patch):
+    """Gives redis-py's clients back as nobody has wrapped them, until the patch is undone."""
+    for package in (redis, redis.asyncio):
+        for owner, name in (
+            (package.client.Redis, "execute_command"),
+            (package.client.Pipeline, "immediate_execute_command"),
+            (package.client.Pipeline, "execute"),
+            (package.cluster.RedisCluster, "execute_command"),
+            (package.cluster.ClusterPipeline, "execute"),
+        ):
+            plain(patch, owner, name)
 
 
 def wsgi_ask(app, path, headers, pieces):

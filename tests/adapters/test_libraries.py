@@ -36,7 +36,7 @@ def package(tmp_path, monkeypatch):
     monkeypatch.setattr(libraries, "found", {})
 
     def install(name, *, instrumented=False, conflict=None, fails=False, entry=None):
-        module = f"invented_{name}"
+        module = f"invented_{name.replace('-', '_')}"
         (tmp_path / f"{module}.py").write_text(
             PACKAGE.format(instrumented=instrumented, conflict=conflict, fails=fails)
         )
@@ -150,8 +150,22 @@ def test_a_library_is_hooked_when_it_is_imported_and_only_once(package, monkeypa
         assert libraries.found["invented_late"].state == "instrumented"
 
 
+def test_an_instrumentation_with_another_name_than_its_library_waits_for_that(package, monkeypatch, tmp_path):
+    (tmp_path / "invented_hare.py").write_text("")
+    monkeypatch.setitem(libraries._LIBRARIES, "rabbit", "invented_hare")
+    calls = package("rabbit")
+    only_ours(monkeypatch)
+    with recording(libraries="auto"):
+        assert calls() is None
+        import invented_hare
+
+        assert invented_hare
+        assert len(calls()) == 1
+
+
 def test_whether_a_library_is_installed_is_known_without_importing_it():
     assert libraries.installed("json")
+    assert libraries.installed("aiohttp-client")
     assert not libraries.installed("no_such_library_at_all")
 
 
@@ -160,8 +174,8 @@ import json, sys
 import insitu
 from insitu.adapters import libraries
 insitu.init(service="auto", exporters=())
-before = sorted(name for name in ("httpx", "sqlalchemy") if name in sys.modules)
-import httpx, sqlalchemy
+before = sorted(name for name in ("aiohttp", "httpx", "httpx2", "jinja2", "sqlalchemy") if name in sys.modules)
+import aiohttp, httpx, httpx2, jinja2, requests, sqlalchemy
 print(json.dumps([before, {name: list(found) for name, found in libraries.found.items()}]))
 insitu.shutdown()
 """
@@ -180,15 +194,17 @@ def test_with_real_packages_our_own_hooks_stand_and_nobody_elses_does_their_work
     assert done.returncode == 0, done.stderr
     imported, found = json.loads(done.stdout)
     assert imported == []  # nobody pays for a library that the application does not use
-    assert found["httpx"] == ["httpx", "instrumented", "insitu"]
-    assert found["sqlalchemy"] == ["sqlalchemy", "instrumented", "insitu"]
-    assert "fastapi" not in found
+    for name in ("aiohttp-client", "httpx", "httpx2", "sqlalchemy", "urllib3"):
+        assert found[name] == [name, "instrumented", "insitu"]
+    assert found["jinja2"] == ["jinja2", "instrumented", "opentelemetry.instrumentation.jinja2:Jinja2Instrumentor"]
+    assert not {"fastapi", "requests"} & found.keys()
     assert done.stderr == ""
 
 
-def test_a_library_that_is_installed_and_not_used_is_not_imported():
-    """The instrumentation of aiohttp imports it when it is loaded, and its entry point has another name."""
-    program = "import sys, insitu; insitu.init(store='none'); assert 'aiohttp' not in sys.modules; import aiohttp"
-    program += "; from insitu.adapters.libraries import found; print(found['aiohttp-client'].state)"
+@pytest.mark.parametrize(("name", "library"), [("jinja2", "jinja2"), ("aiohttp-client", "aiohttp")])
+def test_a_library_that_is_installed_and_not_used_is_not_imported(name, library):
+    """The instrumentation of jinja2 imports it when it is loaded; that of aiohttp has another name."""
+    program = f"import sys, insitu; insitu.init(store='none'); assert '{library}' not in sys.modules; import {library}"
+    program += f"; from insitu.adapters.libraries import found; print(found['{name}'].state)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("instrumented\n", "")

@@ -11,7 +11,7 @@ from sqlalchemy import event, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import Pool, QueuePool
 
 import insitu
 from insitu import runtime
@@ -34,6 +34,8 @@ def recorded():
         yield started
     for name, function in LISTENED.items():
         event.remove(Engine, name, function)
+    event.remove(Pool, "connect", adapter._connected)
+    event.remove(Pool, "checkout", adapter._checked_out)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from insitu.adapters import statements
+from insitu.adapters import drivers, statements
 from insitu.core import context, guard
 from insitu.core.records import Scope
 from insitu.signals.tracing import provider
@@ -32,6 +32,7 @@ def _created(connection: Any, **_: object) -> None:
     if not any(getattr(each, "func", None) is _execute for each in wrappers):
         # In front: a wrapper that the application adds for a while is taken away from the end.
         wrappers.insert(0, partial(_execute, guard.call("django.database", _database, connection)))
+    drivers.lead(connection.connection, None)  # its statements are told here, not by the hook of their driver
 
 
 def _database(connection: Any) -> statements.Database:
@@ -61,5 +62,5 @@ def _execute(
     span = guard.call("django.statement", statements.begin, str(statement), database, batch, parent, SCOPE)
     if span is None:
         return execute(statement, parameters, many, about)
-    with span:
+    with statements.Running(span):
         return execute(statement, parameters, many, about)

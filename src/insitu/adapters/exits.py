@@ -26,7 +26,11 @@ _watched: set[str] = set()
 
 def watch(deliver: Callable[[], object]) -> None:
     """Have `deliver` called where a process ends; once is enough."""
-    for module, hook in (("multiprocessing.util", _multiprocessing), ("uvicorn.server", _uvicorn)):
+    for module, hook in (
+        ("multiprocessing.util", _multiprocessing),
+        ("uvicorn.server", _uvicorn),
+        ("celery.signals", _celery),
+    ):
         if module not in _watched:
             _watched.add(module)
             wrapt.register_post_import_hook(partial(hook, deliver), module)
@@ -61,3 +65,13 @@ def _uvicorn(deliver: Callable[[], object], server: Any) -> None:
             await asyncio.get_running_loop().run_in_executor(None, deliver)
 
     wrapt.wrap_function_wrapper(server, "Server.shutdown", shutdown)
+
+
+def _celery(deliver: Callable[[], object], signals: Any) -> None:
+    def leave(**_: object) -> None:
+        deliver()
+
+    def begin(**_: object) -> None:  # after the application's own receivers: what they record is delivered, too
+        signals.worker_process_shutdown.connect(leave, weak=False, dispatch_uid="insitu")
+
+    signals.worker_process_init.connect(begin, weak=False, dispatch_uid="insitu exits")

@@ -5,14 +5,14 @@ A client span, a duration, and the trace's headers; every library's hook makes o
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from opentelemetry import propagate
 from opentelemetry.trace import SpanKind
 
+from insitu.adapters.library import Library
 from insitu.core import context, guard
-from insitu.core.records import Error, Scope
+from insitu.core.records import Error
 from insitu.core.values import SMALL
 from insitu.signals import tracing
 from insitu.signals.errors import type_name
@@ -33,33 +33,6 @@ PORTS: Final = {"http": 80, "https": 443}
 _duration: Final = registry.instrument(
     "http.client.request.duration", "histogram", "s", "Duration of HTTP client requests.", bounds=DURATION_BOUNDS
 )
-
-
-class Library:
-    """One HTTP client library.
-
-    Args:
-        name: `httpx`: of our scope, `insitu.httpx`, and of OpenTelemetry's module for the same.
-        instrumentor: the class in OpenTelemetry's module.
-        module: of OpenTelemetry's, where it has another name.
-
-    """
-
-    def __init__(self, name: str, instrumentor: str, module: str = "") -> None:
-        self.scope = Scope(f"insitu.{name}")
-        self._module = f"opentelemetry.instrumentation.{module or name.replace('-', '_')}"
-        self._instrumentor = instrumentor
-
-    def is_left_alone(self) -> bool:
-        """Whether a request is somebody else's to trace: insitu's own export, or a hook that the application chose."""
-        current = context.current()
-        if not tracing.provider.on or current.get(context.SUPPRESS_KEY) or current.get(context.SUPPRESS_HTTP_KEY):
-            return True
-        span = current.get(context.SPAN_KEY)
-        if isinstance(span, Span) and span.scope.name == self._module and span.kind is _CLIENT and not span.end_time:
-            return True  # an instrumented client, or session, of which the class knows nothing
-        theirs = getattr(sys.modules.get(self._module), self._instrumentor, None)
-        return theirs is not None and bool(theirs().is_instrumented_by_opentelemetry)
 
 
 class Call:
@@ -142,8 +115,4 @@ class Call:
 
     def _measure(self) -> None:
         if self._token is not None:
-            seconds = (tracing.provider.monotonic() - self._since) / 1e9
-            key = frozenset(self._labels.items())
-            cell = _duration.cells.get(key) or _duration.cell(key, self._labels)
-            with _duration.lock:
-                cell.record(seconds)
+            _duration.record(self._labels, (tracing.provider.monotonic() - self._since) / 1e9)

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import wrapt
 
-from insitu.adapters.http_calls import Call, Library
+from insitu.adapters.http_calls import Call
+from insitu.adapters.library import Library
 from insitu.core import guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _HTTPX: Final = Library("httpx", "HTTPXClientInstrumentor")
+HTTPX2: Final = Library("httpx2", "HTTPX2ClientInstrumentor", module="httpx")
 
 
 def hook(module: Any, library: Library = _HTTPX) -> None:
@@ -46,5 +48,5 @@ def _begun(library: Library, request: Any) -> Call:
 
 def _begin(calling: Call, request: Any) -> None:
     url = request.url
-    whole = str(url.copy_with(username=None, password=None))
+    whole = str(url.copy_with(username=None, password=None) if url.userinfo else url)
     calling.begin(request.method, whole, (url.scheme, url.host, url.port), request.headers)

@@ -5,6 +5,7 @@ Our own light hooks, and the door for every `opentelemetry-instrumentation-*` pa
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 from importlib import metadata
@@ -12,7 +13,19 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import wrapt
 
-from insitu.adapters import django_orm, httpx, sqlalchemy
+from insitu.adapters import (
+    aiohttp_client,
+    asyncpg,
+    celery,
+    dbapi,
+    django_cache,
+    django_orm,
+    httpx,
+    psycopg,
+    redis,
+    sqlalchemy,
+    urllib3,
+)
 from insitu.core import guard
 
 if TYPE_CHECKING:
@@ -20,12 +33,14 @@ if TYPE_CHECKING:
 
 GROUP: Final = "opentelemetry_instrumentor"
 OWN_WORK: Final = frozenset(
-    {"fastapi", "starlette", "asgi", "flask", "wsgi", "django", "httpx", "httpx2", "sqlalchemy", "logging"}
+    {"fastapi", "starlette", "asgi", "flask", "wsgi", "django", "httpx", "httpx2", "sqlalchemy", "logging", "celery"}
+    | {"redis", "aiohttp-client", "requests", "urllib3"}  # requests sends through urllib3
+    | {"asyncpg", "psycopg", "psycopg2", "pymysql", "sqlite3"}
 )
 """Instrumentations whose work insitu does itself; they are loaded only when they are asked for by name."""
 
 _LIBRARIES: Final = {"aiohttp-client": "aiohttp", "aiohttp-server": "aiohttp", "mysqlclient": "MySQLdb"}
-"""Of entry points with other names than their library: to load one imports it, 120 ms for aiohttp that nobody uses."""
+"""What is called otherwise than its library. To load an instrumentation imports that: 120 ms for an unused aiohttp."""
 
 
 class Found(NamedTuple):
@@ -39,12 +54,29 @@ class Found(NamedTuple):
 found: dict[str, Found] = {}
 
 HOOKS: Final[dict[str, Callable[[Any], None]]] = {
+    "aiohttp-client": aiohttp_client.hook,
+    "aiosqlite": dbapi.hook_aiosqlite,
+    "asyncpg": asyncpg.hook,
+    "celery": celery.hook,
     "django": django_orm.hook,
+    "django-cache": django_cache.hook,
     "httpx": httpx.hook,
+    "httpx2": functools.partial(httpx.hook, library=httpx.HTTPX2),
+    "psycopg": psycopg.hook,
+    "psycopg2": dbapi.hook_psycopg2,
+    "pymysql": dbapi.hook_pymysql,
+    "redis": redis.hook,
     "sqlalchemy": sqlalchemy.hook,
+    "sqlite3": dbapi.hook_sqlite3,
+    "urllib3": urllib3.hook,
 }
 """Our own hooks, installed when their library is imported."""
-_MODULES: Final = {"django": "django.db.backends.signals"}
+_MODULES: Final = {
+    "aiohttp-client": "aiohttp.client",
+    "celery": "celery.app.base",
+    "django": "django.db.backends.signals",
+    "django-cache": "django.core.cache",
+}
 """What is waited for where it is not the library itself."""
 
 
@@ -54,7 +86,7 @@ def instrument(names: Iterable[str]) -> None:
     for name, hook in HOOKS.items():
         if "auto" in wanted or name in wanted:
             found.setdefault(name, Found(name, "waiting for its import", "insitu"))
-            wrapt.register_post_import_hook(_once(name, hook), _MODULES.get(name, name))
+            wrapt.register_post_import_hook(_once(name, hook), module_of(name))
     offered = list(metadata.entry_points(group=GROUP))
     for entry in offered:
         if entry.name in wanted:
@@ -90,7 +122,7 @@ def _load_with_its_library(entry: metadata.EntryPoint) -> None:
         guard.call(f"instrument {entry.name}", _load, entry)
 
     library = _LIBRARIES.get(entry.name, entry.name)
-    if library in sys.modules or not installed(library):
+    if library in sys.modules or not installed(entry.name):
         load()  # the name of an entry point is that of its library for most, and for the rest there is no telling
     else:
         found.setdefault(entry.name, Found(entry.name, "waiting for its import", entry.value))
@@ -110,6 +142,12 @@ def _load(entry: metadata.EntryPoint) -> None:
     found[entry.name] = Found(entry.name, state, entry.value)
 
 
+def module_of(name: str) -> str:
+    """Return the module whose import a hook of ours waits for."""
+    return _MODULES.get(name, name)
+
+
 def installed(name: str) -> bool:
-    """Whether a library can be imported."""
+    """Whether a library, or that of an instrumentation, can be imported."""
+    name = _LIBRARIES.get(name, name)
     return name in sys.modules or importlib.util.find_spec(name) is not None

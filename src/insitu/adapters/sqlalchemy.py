@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 
-from insitu.adapters import statements
+from insitu.adapters import drivers, statements
 from insitu.core import context, guard
 from insitu.core.records import Scope
 from insitu.signals import tracing
@@ -23,6 +23,25 @@ def hook(module: Any) -> None:
     module.event.listen(engine, "before_cursor_execute", _before)
     module.event.listen(engine, "after_cursor_execute", _after)
     module.event.listen(engine, "handle_error", _failed)
+    pool = importlib.import_module("sqlalchemy.pool").Pool
+    module.event.listen(pool, "connect", _connected)
+    module.event.listen(pool, "checkout", _checked_out)  # one that is older than this hook
+
+
+def _connected(connection: Any, record: Any) -> None:
+    """Tell the hook of a driver that the statements of its connection are told here."""
+    del record
+    guard.call("sqlalchemy", _own, connection)
+
+
+def _checked_out(connection: Any, record: Any, proxy: Any) -> None:
+    del proxy
+    _connected(connection, record)
+
+
+def _own(connection: Any) -> None:
+    driven = getattr(connection, "driver_connection", connection)  # an asynchronous one is inside of SQLAlchemy's
+    drivers.lead(getattr(driven, "_conn", driven), None)  # and aiosqlite's has one of sqlite3 inside
 
 
 def _before(connection: Any, cursor: Any, statement: str, parameters: Any, execution: Any, many: bool) -> None:
@@ -50,5 +69,5 @@ def _after(connection: Any, cursor: Any, statement: str, parameters: Any, execut
 def _failed(failure: Any) -> None:
     span = getattr(failure.execution_context, "_insitu_span", None)
     if span is not None:
-        guard.call("sqlalchemy", span.fail, failure.original_exception)
+        guard.call("sqlalchemy", statements.fail, span, failure.original_exception)
         span.end()

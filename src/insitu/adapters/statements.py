@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opentelemetry.trace import SpanKind
 
-from insitu.core import sql
+from insitu.core import context, guard, sql
 from insitu.signals import tracing
 from insitu.signals.spans import Span
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from insitu.core.records import Scope
     from insitu.signals.spans import SilentSpan
 
@@ -58,3 +60,49 @@ def begin(statement: str, database: Database, batch: int, parent: object, scope:
     if batch > 1:
         own["db.operation.batch.size"] = batch
     return tracing.provider.start(Span(summary or database.system, SpanKind.CLIENT, own, scope), parent)
+
+
+class Running:
+    """A statement's span, which is current while the statement runs.
+
+    Args:
+        span: begun.
+
+    """
+
+    __slots__ = ("_span", "_token")
+
+    def __init__(self, span: Span | SilentSpan) -> None:
+        self._span = span
+        self._token = context.enter(span)
+
+    def __enter__(self) -> None:
+        """It has begun already."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        context.leave(self._token)
+        if error is not None:
+            guard.call("statement", fail, self._span, error)
+        self._span.end()
+
+
+def fail(span: Span | SilentSpan, error: BaseException) -> None:
+    """Mark a statement's span with the exception that it ends with, and with the database's own code for it."""
+    code = guard.attempt(_code, error)
+    if code:
+        span.set_attribute("db.response.status_code", code)
+    span.fail(error)
+
+
+def _code(error: BaseException | None) -> str | None:
+    """Return the SQLSTATE, MySQL's number or SQLite's name of a driver's error, or of the one it is raised from."""
+    if error is None:
+        return None
+    if type(error).__module__ == "pymysql.err" and error.args and isinstance(error.args[0], int):
+        return str(error.args[0])
+    for name in ("sqlstate", "pgcode", "sqlite_errorname"):
+        if isinstance(code := getattr(error, name, None), str):
+            return code
+    return _code(error.__cause__)

@@ -13,7 +13,12 @@ from urllib.parse import quote, unquote_plus
 from opentelemetry import context as otel_context
 from opentelemetry.baggage import get_all, set_baggage
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
-from opentelemetry.context import _RUNTIME_CONTEXT, _SUPPRESS_INSTRUMENTATION_KEY, Context
+from opentelemetry.context import (
+    _RUNTIME_CONTEXT,
+    _SUPPRESS_HTTP_INSTRUMENTATION_KEY,
+    _SUPPRESS_INSTRUMENTATION_KEY,
+    Context,
+)
 from opentelemetry.propagators import composite, textmap
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState, get_current_span
 from opentelemetry.trace.propagation import _SPAN_KEY
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
 
 SPAN_KEY: Final = _SPAN_KEY
 SUPPRESS_KEY: Final = _SUPPRESS_INSTRUMENTATION_KEY
+SUPPRESS_HTTP_KEY: Final = _SUPPRESS_HTTP_INSTRUMENTATION_KEY
+"""Set by an instrumented HTTP client while it works: what the clients below it send is the same request."""
 # Reading by key costs 0.10 µs, get_current_span() 0.42: it asks an ABC. The variable behind OpenTelemetry's default
 # context is used directly, four Python calls less a span; OTEL_PYTHON_CONTEXT may name another implementation.
 # A test pins these private names.
@@ -61,12 +68,12 @@ def leave(token: Token[Context]) -> None:
         return
 
 
-def suppress() -> None:
-    """Mark the calling thread's context as ours.
+def suppress() -> Token[Context]:
+    """Mark the calling thread's context as ours, until `leave` gets what this returns.
 
     What it does (an export's HTTP request, its log lines) is not the application's.
     """
-    attach(otel_context.set_value(SUPPRESS_KEY, value=True))
+    return attach(otel_context.set_value(SUPPRESS_KEY, value=True))
 
 
 # --- W3C trace context, level 2 ---
@@ -175,12 +182,18 @@ class TraceContextPropagator(TraceContextTextMapPropagator):
         setter: textmap.Setter[textmap.CarrierT] = textmap.default_setter,
     ) -> None:
         """Write the current span's headers into `carrier`."""
-        span = get_current_span(context).get_span_context()
-        if not span.is_valid:
+        span: Any = (current() if context is None else context).get(SPAN_KEY)
+        trace = getattr(span, "trace", None)
+        if trace is not None and span.span_id:  # ours: OpenTelemetry's own way makes two objects first, 1.6 µs
+            setter.set(carrier, "traceparent", format_traceparent(trace.trace_id, span.span_id, trace.flags))
+            if trace.state:
+                setter.set(carrier, "tracestate", trace.state)
             return
-        setter.set(carrier, "traceparent", format_traceparent(span.trace_id, span.span_id, span.trace_flags))
-        if span.trace_state:
-            setter.set(carrier, "tracestate", span.trace_state.to_header())
+        ids = get_current_span(context).get_span_context()
+        if ids.is_valid:
+            setter.set(carrier, "traceparent", format_traceparent(ids.trace_id, ids.span_id, ids.trace_flags))
+            if ids.trace_state:
+                setter.set(carrier, "tracestate", ids.trace_state.to_header())
 
 
 # --- W3C baggage ---

@@ -32,6 +32,8 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, LocationValueError, NewConnectionError
 from urllib3.util import parse_url
 
+from insitu.core import context
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -200,7 +202,11 @@ class Transport:
         if self._gzip:
             body, fields["Content-Encoding"] = gzip_format.compress(body, _GZIP_LEVEL, mtime=0), "gzip"
         ends = self._monotonic() + (self._timeout if deadline is None else deadline)
-        reply = self._until(ends, target._replace(auth=None), body, fields)
+        ours = context.suppress()  # on a thread of the application, too: `insitu doctor` asks from there
+        try:
+            reply = self._until(ends, target._replace(auth=None), body, fields)
+        finally:
+            context.leave(ours)
         self._breaker.note(reply)
         return reply
 

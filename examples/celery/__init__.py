@@ -1,0 +1,1 @@
+"""Pictures in Celery: see tasks.py."""

@@ -1,0 +1,1 @@
+"""A script that runs at night: see nightly.py."""

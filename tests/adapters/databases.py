@@ -1,0 +1,35 @@
+"""Drivers that get rid of their hooks again, and what tests of all of them look at."""
+
+import sqlite3
+
+import aiosqlite
+import asyncpg
+import psycopg
+import pymysql.cursors
+from asyncpg import cursor, prepared_stmt
+
+METHODS = [
+    *((sqlite3.dbapi2, "connect"), (sqlite3, "connect"), (aiosqlite.Connection, "_execute")),
+    *((psycopg.Cursor, "execute"), (psycopg.Cursor, "executemany"), (psycopg.ServerCursor, "execute")),
+    *((psycopg.AsyncCursor, "execute"), (psycopg.AsyncCursor, "executemany"), (psycopg.AsyncServerCursor, "execute")),
+    *((asyncpg.Connection, name) for name in ("execute", "fetch", "fetchval", "fetchrow", "executemany", "fetchmany")),
+    *(
+        (prepared_stmt.PreparedStatement, name)
+        for name in ("fetch", "fetchval", "fetchrow", "executemany", "fetchmany")
+    ),
+    *((cursor.BaseCursor, "_bind"), (cursor.BaseCursor, "_bind_exec")),
+    *((pymysql.cursors.Cursor, "execute"), (pymysql.cursors.Cursor, "executemany")),
+]
+
+
+def restored(patch):
+    """Puts the drivers back as they are now, without a hook, when the patch is undone."""
+    for owner, name in METHODS:
+        if hasattr(owner, name):
+            patch.setattr(owner, name, getattr(owner, name))
+
+
+def where(span):
+    """What a span says about where its statement went."""
+    keys = ("db.system.name", "db.namespace", "server.address", "server.port")
+    return tuple(span.attributes.get(key) for key in keys)

@@ -1,0 +1,111 @@
+"""Every way a Celery worker ends: each task that ran has arrived at a real receiver, in time, and nobody noticed."""
+
+import contextlib
+import re
+import signal
+
+import pytest
+
+from tests.end_to_end.test_exits import Run
+from tests.servers import datadog_agent, redis_server, until
+
+pytestmark = pytest.mark.backend
+
+TASKS = 60
+WITHIN_SECONDS = {"redis": 5.0, "filesystem": 10.0}  # an idle worker looks up from its files every other second
+MODULE = "tests.end_to_end.tasks"
+POOLS = {
+    "prefork of 2": ["--pool=prefork", "--concurrency=2"],
+    "prefork of 2 with recycling": ["--pool=prefork", "--concurrency=2", "--max-tasks-per-child=7"],
+    "4 threads": ["--pool=threads", "--concurrency=4"],
+    "solo": ["--pool=solo"],
+}
+# Without an event loop, which files do not have, Celery kills at its end whom it has recycled.
+CASES = [*(("Redis", name) for name in POOLS), ("files", "prefork of 2")]
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory):
+    with datadog_agent(tmp_path_factory.mktemp("agent")) as started:
+        yield started
+
+
+class Started(Run):
+    """A process that sends tasks or runs them, and what has arrived of it."""
+
+    def errors(self):
+        """The types of all exceptions, those on spans included."""
+        arrived = str([*self._scopes("traces"), *self._scopes("logs")])
+        return set(re.findall(r"'exception.type', 'value': {'string_value': '([^']+)'", arrived))
+
+
+class Start:
+    """Starts modules with what feeds the agent, this test's folder and its broker."""
+
+    def __init__(self, agent, folder, broker):
+        self._agent = agent
+        self.scheme = broker.partition(":")[0]
+        self._more = {"TASKS_FOLDER": str(folder), "TASKS_BROKER": broker}
+
+    def __call__(self, *command):
+        return Started(self._agent, command, **self._more)
+
+    def send(self, task, number=1):
+        with self(MODULE, task, str(number)) as run:
+            run.end()
+            assert (run.process.returncode, run.spans("SPAN_KIND_PRODUCER")) == (0, number), run.complaints
+
+    def worker(self, *options):
+        return self("celery", "-A", MODULE, "worker", "--without-gossip", "--without-mingle", *options)
+
+
+@pytest.fixture(params=["Redis"])
+def start(request, agent, tmp_path):
+    with contextlib.ExitStack() as servers:
+        broker = "filesystem://"
+        if request.param == "Redis":
+            broker = f"redis://127.0.0.1:{servers.enter_context(redis_server(tmp_path))}"
+        yield Start(agent, tmp_path, broker)
+
+
+@pytest.fixture
+def ran(tmp_path):
+    """The tasks that have run, or begun to."""
+    file = tmp_path / "ran"
+    return lambda: file.read_text().splitlines() if file.exists() else []
+
+
+def arrived(runs):
+    told = [(run.spans("SPAN_KIND_CONSUMER"), run.logs(), run.counted()) for run in runs]
+    return tuple(map(sum, zip(*told, strict=True)))
+
+
+@pytest.mark.parametrize(("start", "name"), CASES, indirect=["start"])
+def test_a_worker_that_is_told_to_end_has_delivered_everything(start, ran, name):
+    start.send("order", TASKS)
+    runs, took = [], []
+    for enough in (TASKS // 3, TASKS):  # the first is told amidst its work, the second has done the rest
+        with start.worker(*POOLS[name]) as run:
+            until(lambda enough=enough: len(ran()) >= enough, 30, f"{enough} tasks")
+            took.append(run.end(signal.SIGTERM))
+            runs.append(run)
+    print(f"{name:<30} spans, log records, counted: {arrived(runs)} of {len(ran())}; {took}")
+    assert len(ran()) >= TASKS  # Celery promises each at least once
+    assert arrived(runs) == (len(ran()),) * 3
+    assert sum(run.spans("SPAN_KIND_CLIENT") for run in runs) == 0  # what Celery says to its broker is its own
+    assert max(took) <= WITHIN_SECONDS[start.scheme]
+    assert "Traceback" not in runs[0].complaints + runs[1].complaints
+
+
+@pytest.mark.parametrize(
+    ("task", "error"),
+    [("endless", "TimeLimitExceeded"), ("slow", "SoftTimeLimitExceeded"), ("doomed", "WorkerLostError")],
+)
+def test_a_task_that_is_ended_by_others_is_an_error(start, ran, task, error):
+    start.send(task)
+    start.send("order")
+    with start.worker("--pool=prefork", "--concurrency=1") as run:
+        until(lambda: ran() == [task, "order"], 30, f"{task} to end")
+        run.end(signal.SIGTERM)
+        assert f"billiard.exceptions.{error}" in run.errors()
+        assert (run.logs(), run.counted()) == (1, 1)
