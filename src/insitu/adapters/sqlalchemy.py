@@ -54,9 +54,16 @@ def _before(connection: Any, cursor: Any, statement: str, parameters: Any, execu
 
 
 def _statement(connection: Any, statement: str, batch: int, parent: object) -> Span | SilentSpan:
-    url, dialect = connection.engine.url, connection.dialect.name
-    database = statements.Database(_SYSTEMS.get(dialect, dialect), url.database or "", url.host or "", url.port)
-    return statements.begin(statement, database, batch, parent, SCOPE)
+    engine = connection.engine
+    try:
+        place = engine._insitu_place
+    except AttributeError:
+        place = engine._insitu_place = _place(engine.url, connection.dialect.name)
+    return statements.begin(statement, place, batch, parent, SCOPE)
+
+
+def _place(url: Any, dialect: str) -> statements.Database:
+    return statements.Database(_SYSTEMS.get(dialect, dialect), url.database or "", url.host or "", url.port)
 
 
 def _after(connection: Any, cursor: Any, statement: str, parameters: Any, execution: Any, many: bool) -> None:

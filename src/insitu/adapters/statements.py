@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import functools
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from opentelemetry.trace import SpanKind
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
     from insitu.core.records import Scope
     from insitu.signals.spans import SilentSpan
+
+
+_CLIENT: Final = SpanKind.CLIENT
+_STATEMENTS: Final = 1_024
 
 
 class Database(NamedTuple):
@@ -44,22 +49,26 @@ def begin(statement: str, database: Database, batch: int, parent: object, scope:
         scope: of the instrumentation.
 
     """
-    summary = sql.summary(statement)
-    own: dict[str, Any] = {
+    facts = (_remembered if len(statement) <= sql.CACHED_LENGTH else _facts)(statement, database)
+    own = facts.copy()
+    if batch > 1:
+        own["db.operation.batch.size"] = batch
+    name = facts["db.query.summary"] or database.system
+    return tracing.provider.start(Span(name, _CLIENT, own, scope), parent)
+
+
+def _facts(statement: str, database: Database) -> dict[str, Any]:
+    facts = {
         "db.system.name": database.system,
         "db.query.text": sql.sanitize(statement),
         "db.operation.name": sql.operation(statement),
-        "db.query.summary": summary,
+        "db.query.summary": sql.summary(statement),
     }
-    if database.namespace:
-        own["db.namespace"] = database.namespace
-    if database.host:
-        own["server.address"] = database.host
-    if database.port:
-        own["server.port"] = database.port
-    if batch > 1:
-        own["db.operation.batch.size"] = batch
-    return tracing.provider.start(Span(summary or database.system, SpanKind.CLIENT, own, scope), parent)
+    where = {"db.namespace": database.namespace, "server.address": database.host, "server.port": database.port}
+    return {**facts, **{name: value for name, value in where.items() if value}}
+
+
+_remembered: Final = functools.lru_cache(_STATEMENTS)(_facts)
 
 
 class Running:

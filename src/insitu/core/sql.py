@@ -23,7 +23,7 @@ INPUT_LIMIT: Final = 8_192  # characters that are looked at
 TOKEN_LIMIT: Final = 4_096  # tokens that are looked at: a statement of single characters costs most
 OUTPUT_LIMIT: Final = 8_192  # characters that are returned
 SUMMARY_LIMIT: Final = 255  # of the semantic conventions
-_CACHED_LENGTH: Final = 4_096  # longer statements are rarely repeated, and not held
+CACHED_LENGTH: Final = 4_096  # longer statements are rarely repeated, and not held
 
 _TOKEN: Final = re.compile(
     r"""
@@ -114,7 +114,7 @@ def summary(statement: str) -> str:
 
 
 def _read(statement: str) -> _Reading:
-    return _cached(statement) if len(statement) <= _CACHED_LENGTH else _analyse(statement)
+    return _cached(statement) if len(statement) <= CACHED_LENGTH else _analyse(statement)
 
 
 def _analyse(statement: str) -> _Reading:
