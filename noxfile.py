@@ -33,11 +33,11 @@ def pytest(session: nox.Session, *arguments: str) -> None:
     session.run("python", "-m", "pytest", f"--junitxml=.cache/junit/{session.name}.xml", *arguments)
 
 
-def test(session: nox.Session) -> None:
+def test(session: nox.Session, *arguments: str) -> None:
     """Runs the tests, with the test-suite of the very opentelemetry-api that was installed beside them."""
     install(session, "test")
     session.run("python", "-m", "tools.backends", "install", "opentelemetry-api-tests")
-    pytest(session, *session.posargs)
+    pytest(session, *arguments, *session.posargs)
 
 
 @nox.session
@@ -53,14 +53,14 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests on the Python that nox runs with: ``nox -s tests -- tests/core -k redact``."""
+    """The tests on the Python that nox runs with: ``nox -s tests -- tests/core -k redact``; ``-- --slow`` for all."""
     test(session)
 
 
 @nox.session(python=PYTHONS)
 def matrix(session: nox.Session) -> None:
     """All tests on every Python that insitu supports; a missing one is an error. One alone: ``nox -s matrix-3.12``."""
-    test(session)
+    test(session, "--slow")
 
 
 @nox.session

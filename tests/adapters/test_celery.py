@@ -9,7 +9,7 @@ from celery.app import base
 from celery.app.trace import build_tracer
 from celery.contrib.testing.worker import start_worker
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
-from celery.signals import task_failure
+from celery.signals import setup_logging, task_failure
 from kombu.exceptions import EncodeError
 from opentelemetry import baggage, context
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
@@ -77,8 +77,13 @@ def leave():
 
 @pytest.fixture(scope="module", autouse=True)
 def worker():
+    def leave(**_):
+        """Who listens takes over: Celery would set the root logger's level for all tests to come."""
+
+    setup_logging.connect(leave)
     with start_worker(app, perform_ping_check=False, loglevel="CRITICAL"):
         yield
+    setup_logging.disconnect(leave)
 
 
 @pytest.fixture

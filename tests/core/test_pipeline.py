@@ -841,6 +841,7 @@ def test_a_burst_reaches_a_healthy_collector_whole(collector):
     assert facts["grown"] <= 32
 
 
+@pytest.mark.slow
 def test_a_million_spans_with_the_exporter_down_stay_in_their_bounds():
     """FAULTS 12: at most 50 MB, and the drop counter is exact; the store is on."""
     script = """

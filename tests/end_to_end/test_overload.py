@@ -50,6 +50,7 @@ def loaded(application):
     return took, memory
 
 
+@pytest.mark.slow
 def test_a_minute_of_ten_times_what_the_worker_can_drain(application):
     took, memory = loaded(application)
     page = application.metrics()

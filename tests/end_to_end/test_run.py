@@ -98,7 +98,12 @@ def test_a_blog_in_flask_is_measured_without_a_change(tmp_path, server):
         assert [span["name"] for span in spans].count("SELECT author") == 3
 
 
-@pytest.mark.parametrize("server", POLLS)
+SLOW = ("reloading", "uvicorn")
+
+
+@pytest.mark.parametrize(
+    "server", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in POLLS]
+)
 def test_polls_in_django_are_measured_without_a_change(tmp_path, server):
     done(tmp_path, sys.executable, str(HERE / "examples/django/manage.py"), "migrate")
     with site(tmp_path, *RUN, *POLLS[server]) as client:

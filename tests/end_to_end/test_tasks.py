@@ -21,7 +21,12 @@ POOLS = {
     "solo": ["--pool=solo"],
 }
 # Without an event loop, which files do not have, Celery kills at its end whom it has recycled.
-CASES = [*(("Redis", name) for name in POOLS), ("files", "prefork of 2")]
+CASES = [
+    ("Redis", "prefork of 2 with recycling"),
+    ("Redis", "4 threads"),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in (("Redis", "prefork of 2"), ("Redis", "solo"))),
+    pytest.param("files", "prefork of 2", marks=pytest.mark.slow),
+]
 
 
 @pytest.fixture(scope="module")
