@@ -63,6 +63,15 @@ def matrix(session: nox.Session) -> None:
     test(session, "--slow")
 
 
+@nox.session(python=PYTHONS[0])
+def oldest(session: nox.Session) -> None:
+    """The contract of every adapter with the oldest release of its framework that insitu supports."""
+    install(session, "test")
+    session.install("django==4.2", "fastapi==0.100.0", "flask==2.3.0", "werkzeug<3", "httpx<0.28")
+    old = ("-W", "ignore::DeprecationWarning")  # what they were written against warns of them
+    pytest(session, *old, "tests/adapters/test_contracts.py", *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style, by every rule of ruff but those that pyproject.toml argues away. To mend: ``ruff check --fix``."""
