@@ -30,6 +30,7 @@ def watch(deliver: Callable[[], object]) -> None:
         ("multiprocessing.util", _multiprocessing),
         ("uvicorn.server", _uvicorn),
         ("celery.signals", _celery),
+        ("gunicorn.workers.ggevent", _gevent),
     ):
         if module not in _watched:
             _watched.add(module)
@@ -75,3 +76,13 @@ def _celery(deliver: Callable[[], object], signals: Any) -> None:
         signals.worker_process_shutdown.connect(leave, weak=False, dispatch_uid="insitu")
 
     signals.worker_process_init.connect(begin, weak=False, dispatch_uid="insitu exits")
+
+
+def _gevent(deliver: Callable[[], object], workers: Any) -> None:
+    def run(wrapped: Any, _: object, args: Any, kwargs: Any) -> Any:
+        try:
+            return wrapped(*args, **kwargs)
+        finally:
+            deliver()  # at `atexit` gevent, which looks up names in threads, may start none any more
+
+    wrapt.wrap_function_wrapper(workers, "GeventWorker.run", run)
