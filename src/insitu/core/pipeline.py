@@ -218,15 +218,12 @@ class Pipeline:
                 time.sleep(_NAP_SECONDS)
 
     def _turn(self) -> bool:
-        """Handle what should fit into one turn of the worker, and learn from what it took; whether more waits.
-
-        What comes in meanwhile may wait for the next step: to nap for each few records costs more than they do.
-        """
+        """Handle what should fit into one turn of the worker, and learn from what it took."""
         began = self.clock.cpu()
         weight = self._slice(self._slice_bytes)
         if weight:
             self._learn(weight, self.clock.cpu() - began)
-        return bool(self._queue)
+        return weight > 0
 
     def _slice(self, most: int) -> int:
         """Handle about so many bytes, in whoever holds `_draining`; return how many, 0 when the queue is empty."""
