@@ -61,6 +61,25 @@ def test_it_never_takes_more_than_its_cap(spool, monkeypatch):
     assert kept == [True, True, True, False, False]
 
 
+def test_it_never_has_more_than_so_many_files(spool, monkeypatch):
+    monkeypatch.setattr(spools, "FILES", 3)
+    assert [spool.keep("logs", 1, b"x") for _ in range(5)] == [True, True, True, False, False]
+
+
+def test_nobody_else_may_read_it(spool, tmp_path):
+    spool.keep("logs", 1, b"x")
+    (file,) = (tmp_path / "spool" / "otlp").iterdir()
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_what_a_killed_process_had_begun_to_write_is_nobodys_request(spool, tmp_path, clock):
+    spool.keep("logs", 1, b"a whole request")
+    (file,) = (tmp_path / "spool" / "otlp").iterdir()
+    os.truncate(file, file.stat().st_size - 3)
+    assert taken(spool) is None
+    assert list((tmp_path / "spool" / "otlp").iterdir()) == []
+
+
 def test_what_is_too_old_comes_back_empty_to_be_counted(spool, clock):
     spool.keep("logs", 7, b"old")
     clock.advance(2 * 24 * 3600)

@@ -2,8 +2,9 @@
 
     <store>/<service>/spool/<exporter>/<wall nanoseconds>-<uuid>.request
 
-A file is written aside and renamed, held (flock) by who sends it, and removed when the back-end has answered: a process
-that is killed in between sends it again, and its spans have the ids that they had before.
+A file is held (flock) by who writes or sends it, and removed when the back-end has answered. Who is killed while it
+sends leaves it to the next one, whose spans have the ids that they had before; who is killed while it writes leaves a
+file that is shorter than its head says, and nobody sends that.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from insitu.core.records import Signal
 
 BYTES: Final = 16 * 1024 * 1024
-"""Cap of one exporter's files; what finds no room is lost, and counted as that."""
+FILES: Final = 1_000
+"""Caps of one exporter's files; what finds no room is lost, and counted as that."""
 NANOSECONDS: Final = 24 * 3600 * 1_000_000_000
 """What is older is of no use to anybody."""
 _SUFFIX: Final = ".request"
@@ -49,18 +51,23 @@ class Spool:
         return bool(guard.call("spool", self._keep, signal, items, body, default=False))
 
     def _keep(self, signal: Signal, items: int, body: bytes) -> bool:
-        head = documents.dumps([signal, items]) + b"\n"
-        if sum(path.stat().st_size for path in self._files()) + len(head) + len(body) > BYTES:
+        data = documents.dumps([signal, items, len(body)]) + b"\n" + body
+        files = self._files()
+        if len(files) >= FILES or sum(path.stat().st_size for path in files) + len(data) > BYTES:
             return False
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        aside = self._folder / f"{self._clock.wall():020d}-{uuid.uuid4()}"
+        path = self._folder / f"{self._clock.wall():020d}-{uuid.uuid4()}{_SUFFIX}"
+        handle = locks.take(path)
+        if handle is None:  # nobody else knows its name
+            return False
+        whole = False
         try:
-            aside.write_bytes(head + body)
-        except OSError:  # a full disk: nothing of it may be sent
-            aside.unlink(missing_ok=True)
-            raise
-        aside.rename(aside.with_suffix(_SUFFIX))
-        return True
+            whole = os.write(handle, data) == len(data)
+        finally:
+            os.close(handle)
+            if not whole:  # the disk is full
+                path.unlink(missing_ok=True)
+        return whole
 
     @contextmanager
     def oldest(self) -> Iterator[Left | None]:
@@ -93,8 +100,10 @@ class Spool:
             return None
         head, _, body = path.read_bytes().partition(b"\n")
         try:
-            signal, items = documents.loads(head)
-        except (ValueError, TypeError):  # damaged, or nobody's: it is in nobody's way
+            signal, items, length = documents.loads(head)
+        except (ValueError, TypeError):
+            signal, items, length = "", 0, -1
+        if length != len(body):  # damaged, cut short, or nobody's: it is in nobody's way
             path.unlink()
             return None
         old = self._clock.wall() - int(path.name.partition("-")[0]) > NANOSECONDS
