@@ -86,3 +86,10 @@ def test_without_insitu_it_does_nothing():
     with insitu.webhook("n8n") as delivery:
         delivery.answered(500)
         delivery.failed("x")
+
+
+def test_what_is_said_outside_of_its_block_harms_nobody(recorded):
+    delivery = insitu.webhook("n8n")
+    delivery.failed("too early")
+    delivery.answered(500)
+    assert recorded.spans == []

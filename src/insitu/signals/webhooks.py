@@ -12,7 +12,7 @@ from insitu.core import guard, values
 from insitu.signals.block import span
 from insitu.signals.errors import type_name
 from insitu.signals.metrics import DURATION_BOUNDS, registry
-from insitu.signals.tracing import provider
+from insitu.signals.tracing import SILENT, provider
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -40,7 +40,7 @@ class Webhook:
         self._attributes = attributes
         self._error = ""
         self._since = 0
-        self._block: Any = None
+        self._block: Any = SILENT
 
     def answered(self, response: Any) -> None:
         """Say what was answered: a status, or a response of httpx, requests, urllib3 or aiohttp."""
