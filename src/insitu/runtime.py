@@ -223,7 +223,7 @@ class Runtime:
         messages: list[LogRecord] = []
         for record in records:
             if isinstance(record, LocalTrace):
-                self.statements.look(record)
+                guard.call("statements", self.statements.look, record)
                 requests.count(record)
                 if record.errors:
                     errors.count(record.errors.values())
@@ -293,18 +293,19 @@ class Runtime:
 
     def _add_exporter(self, make: Callable[[ExporterContext], Exporter]) -> None:
         def with_wait(wait: Callable[[float], bool]) -> Exporter:
-            now = lambda: self.clock.monotonic() / 1e9  # noqa: E731
-            return make(ExporterContext(self.environ, self.resource, now, wait, self._spool))
+            return make(ExporterContext(self.environ, self.resource, self._seconds, wait, self._spool))
 
         sender = guard.call("exporter", Sender, with_wait, self.collect, self.meter, self.clock)
         if sender is not None:
             self.pipeline.senders.append(sender)
             self.pipeline.sinks.append(sender)
 
+    def _seconds(self) -> float:
+        return self.clock.monotonic() / 1e9
+
     def _spool(self, name: str) -> Any:
-        folder = self.options.store.folder and _late("folder").place_for(
-            self.options.store.folder, self.options.service.name
-        )
+        options = self.options
+        folder = options.store.folder and _late("folder").place_for(options.store.folder, options.service.name)
         return _late("spool").Spool(folder / "spool" / name, self.clock) if folder else None
 
     # --- the store ---
@@ -487,7 +488,10 @@ def instrument(app: T, **options: Any) -> T:
 
 @guard.safe("flush", default=False)
 def flush(timeout: float = 5.0) -> bool:
-    """Deliver everything recorded so far. False when something was lost or `timeout` seconds were not enough."""
+    """Deliver everything recorded so far.
+
+    False when something was lost, `timeout` seconds were not enough, or no back-end took it and it waits on disk.
+    """
     return _runtime.flush(timeout) if _runtime is not None else True
 
 

@@ -1,5 +1,7 @@
 """What is found about the statements of a trace, through the whole of insitu."""
 
+import asyncio
+
 import pytest
 from opentelemetry import trace as api
 
@@ -70,3 +72,24 @@ def test_a_trace_without_statements_is_left_as_it_is(recorded):
     with insitu.span("request"), insitu.span("inside"):
         pass
     assert recorded.span("request").attributes == {}
+
+
+def test_a_fault_in_looking_costs_no_count_of_requests(clock, monkeypatch):
+    def fail(trace):
+        raise LookupError(trace)
+
+    with recording(clock=clock, strict=False) as recorded:
+        monkeypatch.setattr(recorded.runtime.statements, "look", fail)
+        app = insitu.instrument(answering)
+        for _ in range(3):
+            asyncio.run(app({"type": "http", "method": "GET", "path": "/", "headers": []}, None, nothing))
+        assert sum(recorded.point("http.server.request.duration").buckets) == 3
+
+
+async def answering(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def nothing(message):
+    """Send it nowhere."""
