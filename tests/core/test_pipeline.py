@@ -587,7 +587,7 @@ def test_a_fork_while_an_exporter_is_stuck_does_not_wait_for_it(make):
     pipeline.sinks.append(sender)
     for _ in range(10):
         pipeline.put(log(), 100)
-    until(lambda: sender._in_flight.get("logs"))
+    until(lambda: sender._in_flight)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         began = time.monotonic()

@@ -491,3 +491,56 @@ def test_counts_add_up_over_several_threads_and_a_tiny_queue(make):
     sender.flush(5.0)
     print(f"sent {sender.sent}, dropped {sender.dropped}")
     assert sum(sender.sent.values()) + sum(sender.dropped.values()) == 4_000
+
+
+class Keeper(Recorder):
+    """An exporter that keeps what it has no time for, and sends that again."""
+
+    def __init__(self):
+        super().__init__()
+        self.left = []
+
+    def send(self, signal, parts, timeout):
+        items = sum(part.items for part in parts)
+        if timeout <= 0:
+            self.left.append((signal, Delivery(items)))
+            return Delivery(0, kept=items)
+        return super().send(signal, parts, timeout)
+
+    def resend(self, timeout):
+        return self.left.pop() if self.left else None
+
+
+def test_what_there_is_no_time_to_send_is_kept_and_not_lost(make):
+    exporter = Keeper()
+    sender = make(exporter)
+    exporter.free.clear()
+    sender.accept(logs(25))
+    sender.thread.ensure()
+    sender.urge()
+    until(lambda: exporter.timeouts)
+    assert not sender.close(0.1)
+    assert (sender.kept, sender.dropped) == ({"logs": 25}, {})
+    exporter.free.set()
+    until(lambda: not sender.thread.running)
+
+
+def test_what_is_left_from_before_is_sent_once_somebody_takes_something(make):
+    exporter = Keeper()
+    exporter.left = [("traces", Delivery(3)), ("logs", Delivery(1, 2, "refused"))]
+    sender = make(exporter)
+    sender.accept(logs(5))
+    assert not sender.flush(5.0)  # two of those left were lost
+    assert sender.sent == {"logs": 6, "traces": 3}
+    assert sender.dropped == {("logs", "refused"): 2}
+    assert exporter.left == []
+
+
+def test_while_nobody_takes_anything_what_is_left_stays(make):
+    exporter = Keeper()
+    exporter.left = [("traces", Delivery(3))]
+    exporter.answer = lambda items: Delivery(0, items, "unreachable")
+    sender = make(exporter)
+    sender.accept(logs(5))
+    sender.flush(5.0)
+    assert len(exporter.left) == 1

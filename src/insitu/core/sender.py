@@ -65,8 +65,7 @@ class Sender:
         self._held = 0
         self._waiting: dict[Signal, deque[Part]] = {}
         self._items: dict[Signal, int] = {}
-        self._in_flight: dict[Signal, int] = {}
-        self._flying: list[tuple[Signal, list[Part]]] = []
+        self._in_flight: list[tuple[Signal, list[Part]]] = []
         self._flushing = False
         self._metrics_asked = False
         self._reported = 0
@@ -186,12 +185,8 @@ class Sender:
                 items += part.items
                 self._held -= part.weight
             self._items[signal] -= items
-            self._fly(signal, taken)
+            self._in_flight.append((signal, taken))
         return taken
-
-    def _fly(self, signal: Signal, parts: list[Part]) -> None:
-        self._flying = [(signal, parts)]
-        self._in_flight[signal] = self._in_flight.get(signal, 0) + sum(part.items for part in parts)
 
     def _send_metrics(self, timeout: float) -> None:
         self._metrics_asked = False
@@ -201,7 +196,7 @@ class Sender:
         parts = guard.call_in_worker(where, lambda: _checked_parts(self.exporter.encode_metrics(families)), default=[])
         if parts:
             with self._lock:
-                self._fly("metrics", parts)
+                self._in_flight.append(("metrics", parts))
             self._deliver("metrics", parts, timeout)
 
     def _deliver(self, signal: Signal, parts: list[Part], timeout: float) -> None:
@@ -213,8 +208,7 @@ class Sender:
         with self._lock:
             if self._closed:
                 return  # close() has given up on it and counted it
-            self._in_flight[signal] -= items
-            self._flying = []
+            self._in_flight = [each for each in self._in_flight if each[1] is not parts]
             self._count(signal, delivery)
         if delivery.sent and isinstance(self.exporter, Resending):
             self._resend(self.exporter, timeout)
@@ -284,8 +278,8 @@ class Sender:
         self.thread.stop(0.1 if done else 0.0)
         with self._lock:
             self._closed = True
-            left = [*self._flying, *((signal, list(parts)) for signal, parts in self._waiting.items())]
-            self._items, self._waiting, self._in_flight, self._flying, self._held = {}, {}, {}, [], 0
+            left = [*self._in_flight, *((signal, list(parts)) for signal, parts in self._waiting.items())]
+            self._items, self._waiting, self._in_flight, self._held = {}, {}, [], 0
             for signal, parts in left:
                 self._abandon(signal, parts)
         guard.call_in_worker(f"{self.name}.close", self.exporter.close)
@@ -320,12 +314,12 @@ class Sender:
         """Return how many items wait or are on their way."""
         with self._lock:
             pending = dict(self._items)
-            for signal, items in self._in_flight.items():
-                pending[signal] = pending.get(signal, 0) + items
+            for signal, parts in self._in_flight:
+                pending[signal] = pending.get(signal, 0) + sum(part.items for part in parts)
         return pending
 
     def _busy(self) -> bool:
-        return self._metrics_asked or any(self._items.values()) or any(self._in_flight.values())
+        return self._metrics_asked or any(self._items.values()) or bool(self._in_flight)
 
     def _drop(self, signal: Signal, items: int, reason: str) -> None:
         if items:
