@@ -34,9 +34,6 @@ OTHERS: Final = {
 """Libraries that call other services and that insitu leaves to OpenTelemetry's packages: by the package's name."""
 
 
-_UNUSED: Final = "installed and not used, because insitu does that work itself"
-
-
 class Library(NamedTuple):
     """One library of this environment.
 
@@ -101,16 +98,36 @@ def _hooked() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
+    """Say what becomes of the instrumentation packages that insitu has not switched on."""
     unused = set()
     for entry in sorted(metadata.entry_points(group=libraries.GROUP), key=lambda entry: entry.name):
-        if entry.name not in libraries.found or libraries.found[entry.name].by == "insitu":
-            for finding in _package(entry):
-                if finding.text == _UNUSED:
-                    unused.add(entry.name)
-                else:
-                    yield finding
+        if entry.name in libraries.found and libraries.found[entry.name].by != "insitu":
+            continue
+        package = entry.dist.name if entry.dist is not None else entry.value
+        made = guard.call(f"instrumentor {entry.name}", _load, entry)
+        if made is None:
+            yield Finding("libraries", "note", f"{package} cannot be loaded", f"pip install -U {package}, or remove it")
+            continue
+        conflict = guard.call("doctor.conflict", made._check_dependency_conflicts)
+        if conflict is None and entry.name in libraries.OWN_WORK and not made.is_instrumented_by_opentelemetry:
+            unused.add(entry.name)
+        else:
+            yield from _package(entry.name, package, conflict, switched_on=made.is_instrumented_by_opentelemetry)
     if unused:
-        yield Finding("libraries", "ok", f"opentelemetry-instrumentation-* of {', '.join(sorted(unused))}: {_UNUSED}")
+        text = "installed and not used, because insitu does that work itself"
+        yield Finding("libraries", "ok", f"opentelemetry-instrumentation-* of {', '.join(sorted(unused))}: {text}")
+
+
+def _package(name: str, package: str, conflict: object, *, switched_on: bool) -> Iterator[Finding]:
+    if switched_on:
+        text = f"{name}: by {package}, switched on by the application; insitu's own hook stands back"
+        yield Finding("libraries", "ok", text)
+    elif conflict is None:
+        fix = f'insitu.init(libraries=("auto",)), or name {name} there'
+        yield Finding("libraries", "note", f"{name}: {package} is installed and not switched on", fix)
+    elif not _is_absent(str(conflict)):
+        own = "; insitu does its work itself" if name in libraries.OWN_WORK else ""
+        yield Finding("libraries", "note", f"{package} refuses: {conflict}{own}")
 
 
 def _covered() -> Iterator[Finding]:
@@ -123,28 +140,6 @@ def _covered() -> Iterator[Finding]:
     seen, whole = sum(library.covered for library in listed), share(listed)
     text = f"coverage: {whole:.0%}, {seen} of {len(listed)} libraries of this environment that call others"
     yield Finding("libraries", "ok" if whole == 1 else "note", text)
-
-
-def _package(entry: metadata.EntryPoint) -> Iterator[Finding]:
-    """Say what becomes of an instrumentation package that insitu has not switched on."""
-    package = entry.dist.name if entry.dist is not None else entry.value
-    made = guard.call(f"instrumentor {entry.name}", _load, entry)
-    conflict = guard.call("doctor.conflict", made._check_dependency_conflicts) if made is not None else None
-    if made is None:
-        yield Finding("libraries", "note", f"{package} cannot be loaded", f"pip install -U {package}, or remove it")
-    elif made.is_instrumented_by_opentelemetry:
-        text = f"{entry.name}: by {package}, switched on by the application; insitu's own hook stands back"
-        yield Finding("libraries", "ok", text)
-    elif conflict is not None and _is_absent(str(conflict)):
-        return
-    elif conflict is not None:
-        own = "; insitu does its work itself" if entry.name in libraries.OWN_WORK else ""
-        yield Finding("libraries", "note", f"{package} refuses: {conflict}{own}")
-    elif entry.name in libraries.OWN_WORK:
-        yield Finding("libraries", "ok", _UNUSED)
-    else:
-        fix = f'insitu.init(libraries=("auto",)), or name {entry.name} there'
-        yield Finding("libraries", "note", f"{entry.name}: {package} is installed and not switched on", fix)
 
 
 def _is_absent(conflict: str) -> bool:

@@ -3,13 +3,13 @@
 import pytest
 
 from insitu.analysis import topology
-from insitu.core.questions import Called, Facts, RemoteSpan
+from insitu.core.questions import DATABASE_CALLS, HTTP_CALLS, Called, Facts, RemoteSpan
 
 TOTAL = {"name": "", "count": 0, "errors": 0, "rate": 0.0}
 
 
 def facts(*remote, count=0, http=(), database=()):
-    calls = {topology.HTTP: http, topology.DATABASE: database}
+    calls = {HTTP_CALLS: http, DATABASE_CALLS: database}
     return Facts({"total": {**TOTAL, "count": count}, "first": 0, "until": 20 * 10**9}, calls, remote)
 
 

@@ -12,6 +12,7 @@ from opentelemetry.trace import SpanKind
 
 from insitu.adapters.library import Library
 from insitu.core import context, guard
+from insitu.core.questions import HTTP_CALLS
 from insitu.core.records import Error
 from insitu.core.values import SMALL
 from insitu.signals import tracing
@@ -31,7 +32,7 @@ _CLIENT_ERROR: Final = 400
 _METHODS: Final = known_methods()
 PORTS: Final = {"http": 80, "https": 443}
 _duration: Final = registry.instrument(
-    "http.client.request.duration", "histogram", "s", "Duration of HTTP client requests.", bounds=DURATION_BOUNDS
+    HTTP_CALLS, "histogram", "s", "Duration of HTTP client requests.", bounds=DURATION_BOUNDS
 )
 
 

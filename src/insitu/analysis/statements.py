@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry.trace import SpanKind
 
+from insitu.core.questions import DATABASE_CALLS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -59,7 +61,7 @@ class Statements:
         self._slow = slow
         make = instruments.instrument
         text = "Duration of statements to databases."
-        self._took = make("db.client.operation.duration", "histogram", "s", text, bounds=_BOUNDS)
+        self._took = make(DATABASE_CALLS, "histogram", "s", text, bounds=_BOUNDS)
         text = "Statements to databases that were slow, and traces in which one of them repeats."
         self._told = make("insitu.statement.findings", "counter", "{finding}", text)
 

@@ -6,15 +6,14 @@ How often, how long and how well an edge is used is counted exactly by who calls
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from insitu.core.questions import DATABASE_CALLS, HTTP_CALLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from insitu.core.questions import Called, Facts
-
-HTTP: Final = "http.client.request.duration"
-DATABASE: Final = "db.client.operation.duration"
 
 
 class Node(NamedTuple):
@@ -61,10 +60,10 @@ def names_of_peers(facts: Mapping[str, Facts]) -> dict[str, str]:
 
 
 def _calls(told: Facts, known: Mapping[str, str]) -> Iterator[tuple[Node, Called]]:
-    for call in told.calls.get(HTTP, ()):
+    for call in told.calls.get(HTTP_CALLS, ()):
         peer = f"{call.labels.get('server.address', '')}:{call.labels.get('server.port', '')}"
         yield Node(known[peer], "service") if peer in known else Node(peer, "host"), call
-    for call in told.calls.get(DATABASE, ()):
+    for call in told.calls.get(DATABASE_CALLS, ()):
         labels = call.labels
         where = ":".join(filter(None, (labels.get("server.address"), labels.get("server.port"))))
         what = labels.get("db.namespace", "").rpartition("/")[2]

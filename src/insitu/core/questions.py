@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 LIMIT: Final = 100
 FOREVER: Final = (1 << 63) - 1
+HTTP_CALLS: Final = "http.client.request.duration"
+DATABASE_CALLS: Final = "db.client.operation.duration"
+"""The metrics that count what a service calls."""
 
 
 @dataclass(frozen=True, slots=True)

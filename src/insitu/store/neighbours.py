@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, Final
 
-from insitu.core.questions import Called, Facts, Period, RemoteSpan
+from insitu.core.questions import DATABASE_CALLS, HTTP_CALLS, Called, Facts, Period, RemoteSpan
 from insitu.store import blocks, rollups
 from insitu.store.database import TRACES
 from insitu.store.folder import services
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from insitu.store.sources import Source
 
-CALLS: Final = ("http.client.request.duration", "db.client.operation.duration")
 _TRACES: Final = 300
 """About how many of each service's newest kept traces are looked through for calls that met."""
 _SECONDS: Final = 0.05
@@ -74,7 +73,7 @@ class Neighbours:
 
 
 def _facts(reader: Reader, since: int, until: int) -> Facts:
-    calls = {name: list(_called(reader, name, since, until)) for name in CALLS}
+    calls = {name: list(_called(reader, name, since, until)) for name in (HTTP_CALLS, DATABASE_CALLS)}
     return Facts(reader.routes(since, until), calls, list(_remote(reader, Period(since, until, _TRACES))))
 
 
