@@ -126,6 +126,21 @@ def test_polls_in_django_are_measured_without_a_change(tmp_path, server):
         assert names.count("SELECT polls_choice") == 2
 
 
+BARE = {
+    "uvicorn": ["uvicorn", "--port={port}", "--log-level=warning", "tests.end_to_end.bare:asgi"],
+    "gunicorn": ["gunicorn", "--bind=127.0.0.1:{port}", "--preload", "tests.end_to_end.bare:wsgi"],
+}
+
+
+@pytest.mark.parametrize("server", BARE)
+def test_an_application_without_a_framework_is_measured_without_a_change(tmp_path, server):
+    line = r'^http_server_request_duration_seconds_count{.*http_response_status_code="200".*} (\d+)'
+    with site(tmp_path, *RUN, *BARE[server]) as client:
+        for _ in range(3):
+            assert client.get("/here").text == "here"
+        until(lambda: re.findall(line, client.get("/metrics").text, re.MULTILINE) == ["3"], what="three requests")
+
+
 @pytest.mark.parametrize("target", ["examples.flask.blog:create_app()", "polls.wsgi:application"])
 def test_doctor_says_that_everything_is_covered(tmp_path, target):
     report = json.loads(done(tmp_path, *RUN, *INSITU, "doctor", "--json", target))
