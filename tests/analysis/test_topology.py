@@ -10,7 +10,7 @@ TOTAL = {"name": "", "count": 0, "errors": 0, "rate": 0.0}
 
 def facts(*remote, count=0, http=(), database=()):
     calls = {HTTP_CALLS: http, DATABASE_CALLS: database}
-    return Facts({"total": {**TOTAL, "count": count}, "first": 0, "until": 20 * 10**9}, calls, remote)
+    return Facts({"total": {**TOTAL, "count": count}, "first": 10 * 10**9}, calls, remote, 30 * 10**9)
 
 
 def http(host, times, seconds=1.0, **labels):

@@ -112,3 +112,11 @@ def test_a_store_in_memory_has_this_service_alone():
     found = Neighbours("shop", Reader(None, store.writer.database), None).facts(0, store.clock.wall())
     assert list(found) == ["shop"]
     store.writer.close()
+
+
+def test_it_is_known_up_to_when_calls_are_counted(stores, neighbours):
+    shop = stores["shop"]
+    take(shop, took(10, 1.0))
+    counted = shop.clock.wall()
+    shop.clock.advance(9)
+    assert neighbours.facts(counted - 60 * SECOND, shop.clock.wall())["The shop"].until == counted

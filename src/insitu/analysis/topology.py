@@ -32,7 +32,7 @@ def services(facts: Mapping[str, Facts]) -> list[dict[str, Any]]:
 def dependencies(facts: Mapping[str, Facts]) -> dict[str, Any]:
     """Return the map as {nodes: [{name, kind}], edges: [{from, to, kind, count, errors, rate, mean}]}.
 
-    A rate is one a second since the caller's first request in the period, a mean is in seconds.
+    A rate is one a second from the caller's first request in the period to its newest sample, a mean is in seconds.
     """
     known = names_of_peers(facts)
     edges: dict[tuple[str, Node], list[float]] = {}
@@ -71,7 +71,7 @@ def _calls(told: Facts, known: Mapping[str, str]) -> Iterator[tuple[Node, Called
 
 
 def _seconds(told: Facts) -> float:
-    nanoseconds: int = told.routes["until"] - told.routes["first"]
+    nanoseconds: int = told.until - told.routes["first"]
     return max(1.0, nanoseconds / 1e9)
 
 

@@ -121,12 +121,14 @@ class Facts(NamedTuple):
         routes: as `Reader.routes` returns them.
         calls: by the name of the metric.
         remote: of the newest kept traces.
+        until: wall nanoseconds up to which calls are counted: of the newest sample; 0 where there is none.
 
     """
 
     routes: Mapping[str, Any]
     calls: Mapping[str, Sequence[Called]]
     remote: Sequence[RemoteSpan]
+    until: int = 0
 
 
 class Neighbours(Protocol):

@@ -73,27 +73,29 @@ class Neighbours:
 
 
 def _facts(reader: Reader, since: int, until: int) -> Facts:
-    calls = {name: list(_called(reader, name, since, until)) for name in (HTTP_CALLS, DATABASE_CALLS)}
-    return Facts(reader.routes(since, until), calls, list(_remote(reader, Period(since, until, _TRACES))))
+    called = {name: _called(reader, name, since, until) for name in (HTTP_CALLS, DATABASE_CALLS)}
+    calls, newest = {name: found for name, (found, _) in called.items()}, max(moment for _, moment in called.values())
+    return Facts(reader.routes(since, until), calls, list(_remote(reader, Period(since, until, _TRACES))), newest)
 
 
-def _called(reader: Reader, name: str, since: int, until: int) -> Iterator[Called]:
+def _called(reader: Reader, name: str, since: int, until: int) -> tuple[list[Called], int]:
+    """Return the calls of a period, and the moment of the newest sample that knows of them."""
     length = rollups.length_for(until - since)
     step = length * max(1, round((until - since) / length / _SAMPLES))
     found: _Totals = {}
+    newest = 0
     with reader._sources() as sources:
         for source in sources:
             samples = [
                 (time, {_key(labels): rest for labels, *rest in family[3]})
                 for time, family in reader._samples_of(name, source, (length, since - step, until, step))
             ]
+            newest = max([newest, *(time for time, _ in samples[-1:])])
             for key, count, seconds in _growth(samples, since):
                 totals = found.setdefault(key, [0.0, 0.0])
                 totals[0] += count
                 totals[1] += seconds
-    for key, (count, seconds) in found.items():
-        if count > 0:
-            yield Called(dict(key), count, seconds)
+    return [Called(dict(key), count, seconds) for key, (count, seconds) in found.items() if count > 0], newest
 
 
 def _growth(
