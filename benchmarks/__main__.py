@@ -8,7 +8,7 @@ import time
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from benchmarks import harness, peers, report, rows
+from benchmarks import budgets, harness, peers, report, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,9 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _options(arguments)
     if given.peers:
         return peers.main(["--quick"] * given.quick + ["--write"] * given.write)
-    selected = rows.chosen(given.only)
+    selected = budgets.chosen(given.only)
     if given.list or not selected:
-        print("\n".join(f"{row.key:<28} {row.what}" for row in selected or rows.ROWS))
+        print("\n".join(f"{row.key:<28} {row.what}" for row in selected or budgets.ROWS))
         return 0 if selected else 2
     results = measured(selected, harness.QUICK if given.quick else harness.FULL)
     lines = [report.cells(result) for result in results]

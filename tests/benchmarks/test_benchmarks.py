@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import harness, report, rows
+from benchmarks import budgets, harness, report
 from benchmarks.rows import Cost, Limit, Result, Row
 
 ROOT = Path(__file__).resolve().parents[2]
-CONTENDERS = harness.contenders_of(figure for row in rows.ROWS for figure in row.needs())
+CONTENDERS = harness.contenders_of(figure for row in budgets.ROWS for figure in row.needs())
 NOT_IN_TESTS = {"records"}  # needs python-json-logger, which the tests' environment lacks
 
 
@@ -28,27 +28,27 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_no_two_rows_have_the_same_key():
-    assert [key for key, times in Counter(row.key for row in rows.ROWS).items() if times > 1] == []
+    assert [key for key, times in Counter(row.key for row in budgets.ROWS).items() if times > 1] == []
 
 
 def test_rows_that_are_measured_together_stand_together():
-    groups = [row.group for row in rows.ROWS]
+    groups = [row.group for row in budgets.ROWS]
     assert groups == sorted(groups, key=groups.index)
 
 
-@pytest.mark.parametrize("row", rows.ROWS, ids=lambda row: row.key)
+@pytest.mark.parametrize("row", budgets.ROWS, ids=lambda row: row.key)
 def test_a_row_fits_into_the_table(row):
     figures = dict.fromkeys(row.needs(), 123.456)
     cells = report.cells(Result(row, figures))
     assert [cell for cell, width in zip(cells, report.WIDTHS, strict=True) if len(cell) > width] == []
 
 
-@pytest.mark.parametrize("row", rows.ROWS, ids=lambda row: row.key)
+@pytest.mark.parametrize("row", budgets.ROWS, ids=lambda row: row.key)
 def test_a_budget_that_is_a_share_has_a_baseline(row):
     assert row.baseline is not None or row.budget is None or row.budget.share == 0
 
 
-@pytest.mark.parametrize("row", rows.ROWS, ids=lambda row: row.key)
+@pytest.mark.parametrize("row", budgets.ROWS, ids=lambda row: row.key)
 def test_a_stretch_asks_for_no_more_than_the_budget(row):
     figures = dict.fromkeys(row.needs(), 1_000.0)
     if row.stretch is not None:
@@ -93,7 +93,7 @@ def test_an_amount_of_time_is_that_of_a_machine_as_fast_as_the_table_s(took, pac
 def test_list_shows_every_row():
     done = command("--list")
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == [row.key for row in rows.ROWS]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [row.key for row in budgets.ROWS]
 
 
 def test_a_quick_run_prints_the_row():
@@ -123,7 +123,7 @@ def test_the_table_replaces_only_what_stands_between_the_markers(tmp_path, monke
 
 
 def test_rows_that_are_measured_together_agree_how_often():
-    assert len({(row.group, row.once) for row in rows.ROWS}) == len({row.group for row in rows.ROWS})
+    assert len({(row.group, row.once) for row in budgets.ROWS}) == len({row.group for row in budgets.ROWS})
 
 
 def test_a_contender_whose_process_ends_is_named_with_its_status(monkeypatch):

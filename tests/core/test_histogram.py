@@ -1,6 +1,5 @@
 import math
 import random
-import time
 from math import inf, nan, nextafter
 
 import pytest
@@ -254,29 +253,3 @@ def test_a_later_format_is_refused():
 def test_it_equals_nothing_but_a_histogram():
     assert of([1.0]) != 1.0
     assert of([1.0]) != of([2.0])
-
-
-def test_recording_costs_less_than_four_logarithms_and_a_sum_in_plain_python():
-    values = [random.Random(2).lognormvariate(-4, 1) for _ in range(20_000)]
-    histogram = of(values)
-
-    def cost(body):
-        best = inf
-        for _ in range(7):
-            started = time.thread_time()
-            body()
-            best = min(best, time.thread_time() - started)
-        return best / len(values) * 1e9
-
-    def floor():
-        total = 0.0
-        for value in values:
-            total += math.log(value) + math.log(value) + math.log(value) + math.log(value)
-
-    def record():
-        for value in values:
-            histogram.record(value)
-
-    ours, baseline = cost(record), cost(floor)
-    print(f"record {ours:.0f} ns; four logarithms and a sum {baseline:.0f} ns")
-    assert ours < 4 * baseline

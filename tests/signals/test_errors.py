@@ -143,9 +143,9 @@ def test_a_chain_of_three_thousand_is_short_and_quick():
     for given in (error, group):
         spent, text = [], ""
         for _ in range(3):
-            began = time.perf_counter()
+            began = time.thread_time()  # what others do on the machine does not count
             text = format_error(errors.describe(given))
-            spent.append(time.perf_counter() - began)
+            spent.append(time.thread_time() - began)
         print(f"{min(spent) * 1000:.2f} ms, {len(text.encode()):,} bytes")
         assert min(spent) <= 0.020
         assert len(text.encode()) <= 64 * 1024

@@ -1,5 +1,4 @@
 import logging
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -84,34 +83,17 @@ def test_nothing_is_taken_after_the_end(recorded):
 # --- limits ---
 
 
-def test_huge_spans_are_cut_and_cost_less_than_half_of_what_they_cost_the_sdk(caplog):
-    big, events = "x" * 10_000_000, [f"event {number}" for number in range(10_000)]
-    attributes = {f"key {number}": number for number in range(1_000)}
-
-    def fill(entered):
-        began = time.perf_counter()
-        with entered as span:
-            span.set_attribute("big", big)
-            span.set_attributes(attributes)
-            for name in events:
-                span.add_event(name)
-        return time.perf_counter() - began
-
-    ours, theirs = [], []
-    for _ in range(3):  # in turns: both meet the same weather
-        logging.disable(logging.WARNING)
-        theirs.append(fill(SdkProvider().get_tracer("test").start_as_current_span("huge")))
-        logging.disable(logging.NOTSET)
-        with recording() as recorded:
-            ours.append(fill(insitu.span("huge")))
-            huge = recorded.span("huge")
-    told = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    print(f"{min(ours) * 1000:.1f} ms, the SDK {min(theirs) * 1000:.1f}; {len(told)} warnings; dropped {huge.dropped}")
+def test_huge_spans_are_cut_and_a_log_line_says_so(recorded, caplog):
+    with insitu.span("huge") as span:
+        span.set_attribute("big", "x" * 10_000_000)
+        span.set_attributes({f"key {number}": number for number in range(1_000)})
+        for number in range(10_000):
+            span.add_event(f"event {number}")
+    huge = recorded.span("huge")
     assert (len(huge.attributes["big"]), len(huge.attributes), len(huge.events)) == (8_192, 128, 128)
     assert huge.events[-1].name == "event 9999"
     assert huge.dropped == [873, 9_872, 0]
-    assert min(ours) <= min(theirs) / 2
-    assert len(told) <= 1
+    assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) <= 1
 
 
 def test_attributes_given_at_the_start_beyond_the_limit_are_counted_as_dropped(recorded):
