@@ -21,10 +21,10 @@ from insitu.adapters import asyncpg as asyncpg_adapter
 from insitu.adapters import dbapi, django_orm, drivers
 from insitu.adapters import psycopg as psycopg_adapter
 from insitu.adapters import sqlalchemy as sqlalchemy_adapter
+from insitu.adapters.statements import Database
 from insitu.testing import recording
 from tests.adapters.databases import restored, where
 from tests.adapters.django_settings import configure
-from tests.adapters.test_sqlalchemy import LISTENED
 
 configure()
 
@@ -46,15 +46,20 @@ def recorded(monkeypatch):
         hook(module)
     with recording() as started:
         yield started
-    for name, function in LISTENED.items():
+    for name, function in sqlalchemy_adapter._LISTENERS.items():
         event.remove(Engine, name, function)
     event.remove(Pool, "connect", sqlalchemy_adapter._connected)
     event.remove(Pool, "checkout", sqlalchemy_adapter._checked_out)
     django.db.backends.signals.connection_created.disconnect(dispatch_uid="insitu")
 
 
+FIRST = {"select pg_catalog.version()", "select current_schema()", "show standard_conforming_strings"}
+"""What SQLAlchemy asks each PostgreSQL at first."""
+
+
 def seen(recorded):
-    return [(span.scope.name, span.name) for span in recorded.spans]
+    asked = [span for span in recorded.spans if span.attributes["db.query.text"] not in FIRST]
+    return [(span.scope.name, span.name) for span in asked]
 
 
 @pytest.mark.parametrize("name", ["sqlite", "postgresql+psycopg", "postgresql+psycopg2"])
@@ -68,6 +73,7 @@ def test_sqlalchemys_statements_are_told_by_sqlalchemy_alone(recorded, request, 
         with pytest.raises(sqlalchemy.exc.DBAPIError):
             connection.execute(text("SELECT * FROM nowhere"))
     engine.dispose()
+    assert len(recorded.spans) == 4 + (3 if postgresql else 0)
     expected = ["CREATE TABLE t", "INSERT t", "SELECT t", "SELECT nowhere"]
     assert seen(recorded) == [("insitu.sqlalchemy", each) for each in expected]
     code = recorded.spans[-1].attributes["db.response.status_code"]
@@ -144,8 +150,8 @@ def test_a_connection_beside_them_is_told_by_its_driver(recorded, postgresql):
 
 def test_connections_that_sqlalchemy_had_before_the_hooks_are_its_own_as_well(recorded, postgresql):
     engine = sqlalchemy.create_engine(f"postgresql+psycopg://{postgresql.address}")
-    engine.connect().close()
-    drivers._places.clear()
+    with engine.connect() as connection:
+        del connection.connection.driver_connection._insitu_place
     with engine.connect() as connection:
         connection.execute(text("SELECT 1"))
     engine.dispose()
@@ -163,12 +169,19 @@ def test_a_driver_that_fails_to_say_where_a_connection_leads_is_traced_all_the_s
     assert [where(span) for span in recorded.spans] == [("any", None, None, None)]
 
 
-def test_what_is_known_of_a_connection_goes_with_it(recorded, tmp_path):
-    before = len(drivers._places)
-    made = sqlite3.connect(tmp_path / "shop.db")
-    made.execute("SELECT 1")
+def test_what_is_known_of_a_connection_goes_with_it(recorded):
+    class Connection:
+        """As asyncpg's, it takes no attribute."""
+
+        __slots__ = ("__weakref__",)
+
+    made, before = Connection(), len(drivers._places)
+    driver = drivers.Driver("any", "AnyInstrumentor", "any", lambda _: Database("any", "shop"))
+    for _ in range(2):
+        with driver.begin(made, ("SELECT 1",), {}):
+            pass
+    assert [where(span) for span in recorded.spans] == [("any", "shop", None, None)] * 2
     assert len(drivers._places) == before + 1
-    made.close()
     del made
     assert len(drivers._places) == before
 

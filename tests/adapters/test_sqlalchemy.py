@@ -20,19 +20,13 @@ from insitu.core import context
 from insitu.testing import recording
 from tests.adapters.serving import call
 
-LISTENED = {
-    "before_cursor_execute": adapter._before,
-    "after_cursor_execute": adapter._after,
-    "handle_error": adapter._failed,
-}
-
 
 @pytest.fixture
 def recorded():
     with recording() as started:
         adapter.hook(sqlalchemy)
         yield started
-    for name, function in LISTENED.items():
+    for name, function in adapter._LISTENERS.items():
         event.remove(Engine, name, function)
     event.remove(Pool, "connect", adapter._connected)
     event.remove(Pool, "checkout", adapter._checked_out)
@@ -185,6 +179,30 @@ def test_interleaved_statements_of_async_requests_do_not_mix(recorded, tmp_path)
         assert request.attributes["url.path"] == f"/users/{first.attributes['user.id']}"
 
 
+def test_a_statement_without_parameters_is_a_span(engine, recorded):
+    with insitu.span("work"), engine.connect() as connection:
+        connection.execution_options(no_parameters=True).exec_driver_sql("SELECT '%'")
+    assert recorded.span("SELECT").status_code == 0
+
+
+@pytest.mark.parametrize("insert", [False, True])
+@pytest.mark.parametrize("handles", [False, True])
+def test_the_applications_own_listener_of_the_dialect_has_its_say(engine, recorded, insert, handles):
+    said = []
+
+    def listener(cursor, statement, parameters, execution):
+        said.append(statement)
+        if handles:
+            cursor.execute("SELECT 'theirs'")
+        return handles
+
+    event.listen(engine, "do_execute", listener, insert=insert)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT 'ours'")).scalar() == ("theirs" if handles else "ours")
+    event.remove(engine, "do_execute", listener)
+    assert said == ["SELECT 'ours'"]
+
+
 def test_what_is_suppressed_is_not_traced(engine, recorded):
     token = attach(set_value(context.SUPPRESS_KEY, value=True))
     try:
@@ -211,12 +229,11 @@ def test_after_shutdown_statements_run_untouched(engine, recorded):
 )
 def test_where_a_statement_goes_is_told_without_the_password(recorded, url, expected):
     class Stub:
-        """The part of a connection that is read: no driver of these databases need be installed."""
+        """The part of an execution that is read: no driver of these databases need be installed."""
 
         def __init__(self, url):
             self.url = sqlalchemy.make_url(url)
-            self.engine = self
-            self.dialect = self
+            self.root_connection = self.engine = self.dialect = self
             self.name = self.url.get_backend_name()
 
     adapter._statement(Stub(url), "SELECT 1", 1, None).end()

@@ -18,6 +18,7 @@ from insitu.adapters import drivers
 from insitu.adapters.drivers import Driver
 from insitu.adapters.statements import Database
 from insitu.core import guard
+from insitu.signals.tracing import SILENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +114,10 @@ def _watched(driver: Driver, method: Any, connection: Callable[[Any], Any]) -> A
 
     @functools.wraps(method)
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with driver.begin(connection(self), args, kwargs, many=many):
+        begun = driver.begin(connection(self), args, kwargs, many=many)
+        if begun is SILENT:
+            return method(self, *args, **kwargs)
+        with begun:
             return method(self, *args, **kwargs)
 
     return run

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from insitu.signals.spans import SilentSpan
 
 _places: Final[WeakKeyDictionary[Any, Database | None]] = WeakKeyDictionary()
-"""Where each connection leads; None where its owner tells of its statements."""
+"""Where each connection leads that takes no attribute, as asyncpg's."""
 _UNKNOWN: Final = statements.Database("")
 _STATEMENT: Final = ("query", "command", "operation")
 _ROWS: Final = ("params_seq", "args", "vars_list")
@@ -29,11 +29,23 @@ def lead(connection: object, place: Database | None) -> None:
     """Take note of where a driver's connection leads.
 
     Args:
-        connection: the driver's own; one that knows no weak references is none that we watch.
+        connection: the driver's own; one that takes neither attributes nor weak references is none that we watch.
         place: its end; None: its owner, SQLAlchemy or Django, tells of its statements.
 
     """
-    guard.attempt(_places.__setitem__, connection, place)
+    try:
+        connection._insitu_place = place  # type: ignore[attr-defined]
+    except (AttributeError, TypeError):
+        guard.attempt(_places.__setitem__, connection, place)
+
+
+def _led(connection: Any) -> Database | None:
+    """Return where a connection leads, None where its owner tells of its statements."""
+    try:
+        place: Database | None = connection._insitu_place
+    except AttributeError:
+        place = guard.attempt(_places.get, connection, _UNKNOWN)
+    return place
 
 
 class Driver(Library):
@@ -67,10 +79,7 @@ class Driver(Library):
             What nothing comes of, where the statement is somebody else's to trace.
 
         """
-        if connection is None or self.is_left_alone():
-            return tracing.SILENT
-        place = guard.attempt(_places.get, connection, _UNKNOWN)
-        if place is None:
+        if connection is None or (place := _led(connection)) is None or self.is_left_alone():
             return tracing.SILENT
         name = self.scope.name
         begun: Running | SilentSpan = guard.call(
@@ -86,7 +95,7 @@ class Driver(Library):
             return tracing.SILENT  # what the driver itself does for a statement of its user's
         if place is _UNKNOWN:
             place = guard.attempt(self._place, connection, default=self._anywhere)
-            _places[connection] = place
+            lead(connection, place)
         text = _text(args[0] if args else _named(kwargs, _STATEMENT), connection)
         rows = args[1] if args[1:] else _named(kwargs, _ROWS)
         batch = guard.attempt(len, rows, default=1) if many else 1

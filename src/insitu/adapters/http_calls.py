@@ -31,6 +31,13 @@ _CLIENT: Final = SpanKind.CLIENT
 _CLIENT_ERROR: Final = 400
 _METHODS: Final = known_methods()
 PORTS: Final = {"http": 80, "https": 443}
+_LABELS: Final = (
+    "http.request.method",
+    "server.address",
+    "server.port",
+    "http.response.status_code",
+    "error.type",
+)
 _duration: Final = registry.instrument(
     HTTP_CALLS, "histogram", "s", "Duration of HTTP client requests.", bounds=DURATION_BOUNDS
 )
@@ -44,11 +51,13 @@ class Call:
 
     """
 
-    __slots__ = ("_labels", "_since", "_span", "_token", "error", "library")
+    __slots__ = ("_error_type", "_since", "_span", "_status", "_to", "_token", "error", "library")
 
     def __init__(self, library: Library) -> None:
         self.library = library
-        self._labels: dict[str, Any] = {}
+        self._to: tuple[str, str, int] = ("", "", 0)
+        self._status: int | None = None
+        self._error_type: str | None = None
         self._span: Span | SilentSpan = tracing.SILENT
         self._token: Any = None
         self._since = 0
@@ -74,8 +83,13 @@ class Call:
         scheme, host, port = address
         known, host = (method if method in _METHODS else "_OTHER"), host[:LABEL_LENGTH]
         port = port or PORTS.get(scheme, 0)
-        self._labels = {"http.request.method": known, "server.address": host, "server.port": port}
-        own = {**self._labels, "url.full": url[: tracing.provider.limits.value_length]}
+        self._to = (known, host, port)
+        own: dict[str, Any] = {
+            "http.request.method": known,
+            "server.address": host,
+            "server.port": port,
+            "url.full": url[: tracing.provider.limits.value_length],
+        }
         if known != method:
             own["http.request.method_original"] = method[:SMALL]
         parent = context.current().get(context.SPAN_KEY)
@@ -90,11 +104,11 @@ class Call:
         guard.call(self.library.scope.name, self._answered, status)
 
     def _answered(self, status: int) -> None:
-        self._labels["http.response.status_code"] = status
+        self._status = status
         self._span.set_attribute("http.response.status_code", status)
         if status >= _CLIENT_ERROR:
-            self._labels["error.type"] = str(status)
-            self._span.set_attribute("error.type", str(status))
+            self._error_type = str(status)
+            self._span.set_attribute("error.type", self._error_type)
             if self._span is not tracing.SILENT and self._span.is_recording():
                 self._span.status_code = Error  # type: ignore[union-attr]
 
@@ -109,11 +123,12 @@ class Call:
         error = self.error or error
         if error is not None:
             if isinstance(error, Exception):  # a cancellation is nobody's error
-                self._labels["error.type"] = type_name(error)
+                self._error_type = type_name(error)
             self._span.fail(error)
         self._span.end()
         guard.call(self.library.scope.name, self._measure)
 
     def _measure(self) -> None:
         if self._token is not None:
-            _duration.record(self._labels, (tracing.provider.monotonic() - self._since) / 1e9)
+            took = (tracing.provider.monotonic() - self._since) / 1e9
+            _duration.record_all(_LABELS, (((*self._to, self._status, self._error_type), took),))

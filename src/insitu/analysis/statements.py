@@ -16,7 +16,10 @@ from insitu.core.questions import DATABASE_CALLS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from insitu.core.records import LocalTrace, MetricKind, SpanRecord
+    from insitu.core.records import Attributes, LocalTrace, MetricKind, SpanRecord
+
+    _Found = tuple[SpanRecord, Attributes]
+    """The span of a statement, and its attributes."""
 
 REPEATED_FROM: Final = 10
 """How often one statement stands in a trace that is told of it."""
@@ -26,6 +29,7 @@ REPEATED: Final = "insitu.repeated.statement"
 """Attribute of the root: the summary of the statement that repeats most."""
 TIMES: Final = "insitu.repeated.times"
 """Attribute of the root: how often it does."""
+_CLIENT: Final = SpanKind.CLIENT
 _TEXT: Final = "db.query.text"
 _BOUNDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 """As OpenTelemetry's conventions for database metrics have them."""
@@ -37,6 +41,9 @@ class Instrument(Protocol):
 
     def record(self, labels: Mapping[str, Any], amount: float) -> None:
         """Add one measurement, or so much, to the series of these labels."""
+
+    def record_all(self, names: Sequence[str], measured: Iterable[tuple[tuple[Any, ...], float]]) -> None:
+        """Do so for many, each with its labels' values; one that is None is no label."""
 
 
 class Instruments(Protocol):
@@ -67,29 +74,25 @@ class Statements:
 
     def look(self, trace: LocalTrace) -> None:
         """Measure the statements of a trace, and mark what is found."""
-        found = list(_statements(trace.spans))
-        for span in found:
-            self._measure(span)
+        found = [(span, own) for span in trace.spans if (own := span.own) and _TEXT in own and span.kind is _CLIENT]
+        if found:
+            self._measure(found)
         if len(found) >= REPEATED_FROM:
             self._find_repeated(trace, found)
 
-    def _measure(self, span: SpanRecord) -> None:
-        own = span.own or {}
-        self._took.record({name: own[name] for name in _LABELS if name in own}, span.duration / 1e9)
-        if span.duration >= self._slow:
-            span.own = {**own, SLOW: True}
-            self._told.record({"kind": "slow", "db.query.summary": span.name}, 1)
+    def _measure(self, found: Sequence[_Found]) -> None:
+        self._took.record_all(_LABELS, [(tuple(map(own.get, _LABELS)), span.duration / 1e9) for span, own in found])
+        for span, own in found:
+            if span.duration >= self._slow:
+                span.own = {**own, SLOW: True}
+                self._told.record({"kind": "slow", "db.query.summary": span.name}, 1)
 
-    def _find_repeated(self, trace: LocalTrace, found: Iterable[SpanRecord]) -> None:
-        alike = Counter((span.own or {})[_TEXT] for span in found)
+    def _find_repeated(self, trace: LocalTrace, found: Sequence[_Found]) -> None:
+        alike = Counter([own[_TEXT] for _, own in found])
         text, times = alike.most_common(1)[0]
         root = trace.spans[-1]
         if times < REPEATED_FROM or not root.local_root:
             return
-        summary = next(span.name for span in found if (span.own or {})[_TEXT] == text)
+        summary = next(span.name for span, own in found if own[_TEXT] == text)
         root.own = {**(root.own or {}), REPEATED: summary, TIMES: times}
         self._told.record({"kind": "repeated", "db.query.summary": summary}, 1)
-
-
-def _statements(spans: Iterable[SpanRecord]) -> Iterable[SpanRecord]:
-    return (span for span in spans if span.kind is SpanKind.CLIENT and span.own is not None and _TEXT in span.own)

@@ -277,8 +277,8 @@ class BaggagePropagator(W3CBaggagePropagator):
         setter: textmap.Setter[textmap.CarrierT] = textmap.default_setter,
     ) -> None:
         """Write the current baggage into `carrier`."""
-        header = format_baggage(get_all(context))
-        if header:
+        members = get_all(context)
+        if members and (header := format_baggage(members)):
             setter.set(carrier, "baggage", header)
 
 

@@ -165,6 +165,19 @@ class Instrument:
         with self.lock:
             cell.record(amount)
 
+    def record_all(self, names: Sequence[str], measured: Iterable[tuple[tuple[Any, ...], float]]) -> None:
+        """Add many measurements at once, each to the series whose labels are these names and its values.
+
+        A value of None is no label. For an instrument that is used in no other way: values alone are looked up.
+        """
+        with self.lock:
+            for values, amount in measured:
+                cell = self.cells.get(values)
+                if cell is None:
+                    known = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+                    cell = self.cell(values, known)
+                cell.record(amount)
+
     def _made(self, key: Any, labels: Mapping[str, Any]) -> Any:
         if len(self.cells) >= SERIES:
             self._warn_of_overflow()

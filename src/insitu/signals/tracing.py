@@ -129,6 +129,8 @@ class TracerProvider(api.TracerProvider):
             span.place(
                 trace, parent.span_id, start_time or self.monotonic() + trace.offset, local_root=False, remote=False
             )
+            if self.full:
+                return span
         elif isinstance(parent, SilentSpan) and parent.trace is not None:
             return parent
         else:
