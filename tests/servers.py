@@ -99,7 +99,7 @@ def running(command: list[str], health: str | Callable[[], object], log: Path) -
                 process.kill()
 
 
-@pytest.fixture(params=["prometheus", "prometheus-3"])
+@pytest.fixture(params=["prometheus", pytest.param("prometheus-3", marks=pytest.mark.slow)])
 def prometheus(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., str]]:
     """Starts a Prometheus that scrapes the given targets: ``base_url = prometheus("127.0.0.1:8000")``.
 

@@ -223,8 +223,8 @@ class Runtime:
         messages: list[LogRecord] = []
         for record in records:
             if isinstance(record, LocalTrace):
-                guard.call("statements", self.statements.look, record)
-                requests.count(record)
+                if not requests.count(record) or len(record.spans) > 1:  # a request alone has no statements
+                    guard.call("statements", self.statements.look, record)
                 if record.errors:
                     errors.count(record.errors.values())
             elif isinstance(record, LogRecord):

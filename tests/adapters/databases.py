@@ -17,6 +17,7 @@ METHODS = [
         (prepared_stmt.PreparedStatement, name)
         for name in ("fetch", "fetchval", "fetchrow", "executemany", "fetchmany")
     ),
+    (asyncpg.Pool, "_acquire"),
     *((cursor.BaseCursor, "_bind"), (cursor.BaseCursor, "_bind_exec")),
     *((pymysql.cursors.Cursor, "execute"), (pymysql.cursors.Cursor, "executemany")),
 ]

@@ -124,6 +124,7 @@ def plain_redis(patch):
             (package.client.Pipeline, "execute"),
             (package.cluster.RedisCluster, "execute_command"),
             (package.cluster.ClusterPipeline, "execute"),
+            (package.connection.BlockingConnectionPool, "get_connection"),
         ):
             plain(patch, owner, name)
 

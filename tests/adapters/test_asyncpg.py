@@ -10,6 +10,7 @@ from opentelemetry.instrumentation.asyncpg import AsyncPGInstrumentor
 
 import insitu
 from insitu.adapters import asyncpg as adapter
+from insitu.adapters import pools
 from insitu.core import context
 from insitu.testing import recording
 from tests.adapters.databases import restored, where
@@ -187,6 +188,26 @@ def test_interleaved_statements_of_many_tasks_do_not_mix(recorded, postgresql):
     for trace in recorded.traces:
         *below, root = trace.spans
         assert [span.parent_id for span in below] == [root.span_id] * 3
+
+
+def test_a_pool_tells_what_it_has_and_how_long_one_waits(recorded, monkeypatch, postgresql):
+    monkeypatch.setattr(pools, "_watched", type(pools._watched)())
+
+    async def running():
+        async with asyncpg.create_pool(postgresql.url, min_size=1, max_size=1) as pool:
+            await pool.execute("SELECT 1")
+            async with pool.acquire():
+                with pytest.raises(TimeoutError):
+                    await pool.acquire(timeout=0.01)
+                return {name: recorded.family(f"db.client.connection.{name}") for name in ("count", "max")}
+
+    told = asyncio.run(running())
+    assert [point.value for point in told["count"].points] == [1, 0]
+    assert [point.value for point in told["max"].points] == [1]
+    assert recorded.point("db.client.connection.timeouts").value == 1
+    waits = recorded.point("db.client.connection.wait_time")
+    assert sum(waits.buckets) == 1
+    assert waits.labels["db.client.connection.pool.name"].endswith(f":{postgresql.port}/postgres")
 
 
 def test_wrapped_methods_still_look_like_what_they_are(recorded):

@@ -117,7 +117,20 @@ def test_none_means_none(package, monkeypatch):
         assert libraries.found == {}
 
 
-@pytest.mark.parametrize("name", sorted(libraries.OWN_WORK))
+@pytest.mark.parametrize("name", ["httpx", "requests"])
+def test_a_hook_of_ours_that_is_named_is_alone(package, monkeypatch, name):
+    theirs, hook = package(name), {"httpx": "httpx", "requests": "urllib3"}[name]
+    only_ours(monkeypatch)
+    hooked = []
+    monkeypatch.setattr(libraries, "HOOKS", {hook: hooked.append})
+    monkeypatch.setattr(libraries, "module_of", lambda _: "json")
+    monkeypatch.setattr(json, "__insitu__", False, raising=False)
+    with recording(libraries=[name]):
+        assert (hooked, theirs()) == ([json], None)
+        assert set(libraries.found) == {hook}
+
+
+@pytest.mark.parametrize("name", sorted(libraries.OWN_WORK - {"requests"}))
 def test_what_we_do_ourselves_is_not_left_to_another_unless_named(package, monkeypatch, name):
     calls = package(name)
     only_ours(monkeypatch)

@@ -6,9 +6,12 @@ import gc
 import pytest
 import redis
 
+from insitu.adapters import pools as watched
+from insitu.adapters import redis as adapter
 from insitu.adapters import redis_pools as pools
 from insitu.signals.metrics import registry
 from insitu.testing import recording
+from tests.adapters.serving import plain_redis
 from tests.servers import until
 
 NAME = "db.client.connection.pool.name"
@@ -18,7 +21,10 @@ STATE = "db.client.connection.state"
 @pytest.fixture
 def recorded(monkeypatch):
     monkeypatch.setattr(pools, "_places", type(pools._places)())
-    monkeypatch.setattr(registry, "callbacks", [*registry.callbacks, pools.collect])
+    monkeypatch.setattr(watched, "_watched", type(watched._watched)())
+    monkeypatch.setattr(registry, "callbacks", [*registry.callbacks])
+    plain_redis(monkeypatch)
+    adapter.hook(redis)
     with recording() as started:
         yield started
 
@@ -112,3 +118,45 @@ def test_of_very_many_pools_no_more_are_kept_than_there_is_room_for(recorded, mo
     many = [redis.ConnectionPool(host=f"host{number}") for number in range(5)]
     assert [pools.place(pool)["server.address"] for pool in many] == [f"host{number}" for number in range(5)]
     assert len(pools._places) == 2
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("full", [False, True])
+def test_the_wait_for_a_connection_is_measured_and_a_vain_one_counted(recorded, redis_port, full):
+    pool = redis.BlockingConnectionPool(host="127.0.0.1", port=redis_port, max_connections=1, timeout=0.01)
+    with redis.Redis(connection_pool=pool) as client, client.pipeline() as pipeline:
+        client.ping()
+        if full:
+            pipeline.watch("a")
+            with pytest.raises(redis.ConnectionError, match="No connection available"):
+                client.ping()
+            assert recorded.point("db.client.connection.timeouts").value == 1
+    waits = recorded.point("db.client.connection.wait_time")
+    assert waits.labels == {NAME: f"127.0.0.1:{redis_port}/0"}
+    assert sum(waits.buckets) == 1 + full
+
+
+@pytest.mark.backend
+def test_the_wait_for_a_connection_of_an_async_pool_is_measured_and_a_vain_one_counted(recorded, redis_port):
+    async def run():
+        pool = redis.asyncio.BlockingConnectionPool(host="127.0.0.1", port=redis_port, max_connections=1, timeout=0.01)
+        async with redis.asyncio.Redis(connection_pool=pool) as client, client.pipeline() as pipeline:
+            await client.ping()
+            await pipeline.watch("a")
+            with pytest.raises(redis.ConnectionError, match="No connection available"):
+                await client.ping()
+        await pool.disconnect()
+
+    asyncio.run(run())
+    assert recorded.point("db.client.connection.timeouts").value == 1
+    assert sum(recorded.point("db.client.connection.wait_time").buckets) == 2
+
+
+@pytest.mark.backend
+def test_a_server_that_is_not_there_is_no_wait_in_vain(recorded):
+    pool = redis.BlockingConnectionPool(host="127.0.0.1", port=1)
+    with pytest.raises(redis.ConnectionError), redis.Redis(connection_pool=pool) as client:
+        client.ping()
+    assert not {"db.client.connection.timeouts", "db.client.connection.wait_time"} & {
+        family.name for family in recorded.runtime.collect()
+    }

@@ -12,6 +12,7 @@ from insitu.core.ports import Delivery, ExporterContext, Part
 from insitu.core.records import Family, LogRecord, Point, Resource
 from insitu.core.sender import Sender
 from insitu.exporters import otlp
+from insitu.testing import FakeClock
 from tests.exporters.facts import a_span, a_trace
 from tests.servers import until
 
@@ -63,9 +64,9 @@ def make(monkeypatch):
     monkeypatch.setattr(guard, "_last_logged", {})
     made = []
 
-    def sender(exporter=None, collect=list, **options):
+    def sender(exporter=None, collect=list, clock=SYSTEM, **options):
         exporter = exporter or Recorder()
-        made.append((Sender(lambda _wait: exporter, collect, Meter(SYSTEM), SYSTEM, **options), exporter))
+        made.append((Sender(lambda _wait: exporter, collect, Meter(clock), clock, **options), exporter))
         return made[-1][0]
 
     yield sender
@@ -110,6 +111,19 @@ def test_one_record_goes_after_the_delay_even_to_a_sender_that_has_nothing_to_do
     sender.accept(logs(1))
     until(lambda: sender.sent == {"logs": 2}, 5.0)
     print(f"sent after {time.monotonic() - began:.2f} s of 0.2 s")
+
+
+def test_a_few_log_records_do_not_wait_for_ever_beside_traces(make):
+    exporter, clock = Recorder(), FakeClock()
+    exporter.encode = lambda signals: [Part(signal, 1, 100, signal) for signal in signals]
+    sender = make(exporter, clock=clock)
+    sender.accept(["traces", "logs"])
+    for _ in range(3):
+        clock.advance(exporter.delay)
+        sender.step()
+        sender.accept(["traces"])
+    assert exporter.batches == [("traces", ["traces"]), ("logs", ["logs"]), *[("traces", ["traces"])] * 2]
+    assert sender.pending() == {"traces": 1, "logs": 0}
 
 
 def test_a_batch_is_not_split_within_a_part(make):

@@ -21,6 +21,9 @@ pytestmark = pytest.mark.backend
 ROOTS = (Path(insitu.__file__).parents[1], Path(__file__).parents[2])
 ORDERS = 60
 WITHIN_SECONDS = 5.0
+INTERVAL_SECONDS = 1.0
+SLACK_SECONDS = 1.0
+"""For the half second in which the worker collects, and for the machine."""
 MODULE = "tests.end_to_end.exiting"
 
 UVICORN = ["uvicorn", "--factory", "--port={port}", "--log-level=warning"]
@@ -89,6 +92,11 @@ class Run:
 
     def spans(self, kind):
         return sum(span["kind"] == kind for _, scope in self._scopes("traces") for span in scope["spans"])
+
+    def begun(self, signal):
+        """When each request, or each log record, was begun."""
+        key, at = {"traces": ("spans", "start_time_unix_nano"), "logs": ("log_records", "time_unix_nano")}[signal]
+        return [int(item[at]) for _, scope in self._scopes(signal) for item in scope[key]]
 
     def logs(self):
         placed = {"string_value": "an order is placed"}
@@ -174,6 +182,61 @@ def test_what_no_back_end_took_is_sent_by_the_next_start_once(agent, tmp_path):
             with Run(agent, [MODULE, "end", "0"], OTEL_SERVICE_NAME=run.name, **store) as following:
                 following.end()
             assert (run.spans("SPAN_KIND_INTERNAL"), run.logs()) == (ORDERS, ORDERS)
+
+
+@contextlib.contextmanager
+def kept(folder, service):
+    """Where `insitu serve` shows what a service has left in a store."""
+    options = ["--store", str(folder), "--service", service, "--port", "0"]
+    with subprocess.Popen([sys.executable, "-m", "insitu.cli", "serve", *options], stdout=subprocess.PIPE) as process:
+        try:
+            yield process.stdout.readline().decode().strip()
+        finally:
+            process.terminate()
+
+
+def listed(url, what):
+    """All that a list of the API has, page after page."""
+    found, cursor = [], ""
+    while cursor is not None:
+        answer = httpx.get(f"{url}{cursor}").json()
+        found += answer[what]
+        cursor = f"&cursor={answer['cursor']}" if answer.get("cursor") else None
+    return found
+
+
+def orders_for(seconds, url):
+    """Place orders, fifty a second; return when each was begun, in wall nanoseconds."""
+    begun = []
+    until_then = time.monotonic() + seconds
+    while time.monotonic() < until_then:
+        begun.append(time.time_ns())
+        assert ordered(url)
+        time.sleep(0.02)  # the load's own pace: nothing is waited for
+    return begun
+
+
+@pytest.mark.parametrize("name", ["uvicorn, FastAPI", "gunicorn of 2 gthread, Flask"])
+def test_a_server_that_is_killed_has_lost_an_interval_at_the_most_and_left_a_store_to_read(agent, name, tmp_path):
+    port = free_port()
+    environ = {"INSITU_STORE": str(tmp_path), "OTEL_BSP_SCHEDULE_DELAY": str(round(INTERVAL_SECONDS * 1000))}
+    with Run(agent, [word.format(port=port) for word in SERVERS[name]], **environ) as run:
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: answers(f"{url}/nothing"), 30, name)
+        begun = orders_for(4 * INTERVAL_SECONDS, f"{url}/order")
+        os.killpg(run.process.pid, signal.SIGKILL)
+        killed = time.time_ns()
+        run.end()
+    with kept(tmp_path, run.name) as page:
+        stored = [log["timestamp"] for log in listed(f"{page}logs?limit=1000", "logs")]
+        traces = httpx.get(f"{page}traces?name=GET%20/order").json()["traces"]
+    received = {"spans": run.begun("traces"), "log records": run.begun("logs"), "log records in the store": stored}
+    for what, times in received.items():
+        lost = (killed - max(times)) / 1e9
+        print(f"\n{name:<34} killed: {len(times):>3} {what} of {len(begun)}, without the last {lost:.2f} s ", end="")
+        safe = killed - (INTERVAL_SECONDS + SLACK_SECONDS) * 1e9
+        assert sum(begun[0] <= time < safe for time in times) >= sum(time < safe for time in begun) - 1
+    assert traces
 
 
 def answers(url):

@@ -103,7 +103,11 @@ def test_a_worker_that_is_told_to_end_has_delivered_everything(start, ran, name)
 
 @pytest.mark.parametrize(
     ("task", "error"),
-    [("endless", "TimeLimitExceeded"), ("slow", "SoftTimeLimitExceeded"), ("doomed", "WorkerLostError")],
+    [
+        pytest.param("endless", "TimeLimitExceeded", marks=pytest.mark.slow),
+        pytest.param("slow", "SoftTimeLimitExceeded", marks=pytest.mark.slow),
+        ("doomed", "WorkerLostError"),
+    ],
 )
 def test_a_task_that_is_ended_by_others_is_an_error(start, ran, task, error):
     start.send(task)

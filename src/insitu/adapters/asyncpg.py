@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import wrapt
 
+from insitu.adapters import pools
 from insitu.adapters.drivers import Driver
+from insitu.adapters.pools import Counts, Wait
 from insitu.adapters.statements import Database
 from insitu.core import guard
 
@@ -29,6 +31,7 @@ def hook(module: Any) -> None:
         _wrap(module.prepared_stmt.PreparedStatement, name, _run_prepared)
     for name in ("_bind", "_bind_exec"):  # what opens a cursor: the rows to come belong to the same statement
         _wrap(module.cursor.BaseCursor, name, _run_prepared)
+    _wrap(module.pool.Pool, "_acquire", _acquire)
 
 
 def _wrap(owner: Any, name: str, run: Callable[..., Any]) -> None:
@@ -45,6 +48,29 @@ async def _run_prepared(many: bool, wrapped: Callable[..., Any], prepared: Any, 
     connection, statement = guard.attempt(lambda: (prepared._connection, prepared._query), default=(None, ""))
     with ASYNCPG.begin(connection, (statement, *args), kwargs, many=many):
         return await wrapped(*args, **kwargs)
+
+
+async def _acquire(_: bool, wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:
+    """Measure the wait for a connection of a pool, which takes no weak reference: its queue does."""
+    queue = getattr(pool, "_queue", None)
+    with Wait(queue, _timed_out):
+        connection = await wrapped(*args, **kwargs)
+    guard.call("asyncpg", _watch, queue, connection)
+    return connection
+
+
+def _timed_out(error: BaseException) -> bool:
+    return isinstance(error, TimeoutError)
+
+
+def _watch(queue: Any, connection: Any) -> None:
+    place = _place(connection._con)
+    pools.watch(queue, pools.name_of(place.where, place.system), _counts)
+
+
+def _counts(queue: Any) -> Counts:
+    idle = sum(holder.is_connected() for holder in list(queue._queue))
+    return Counts(queue.maxsize - queue.qsize(), idle, queue.maxsize, len(queue._getters))
 
 
 def _place(connection: Any) -> Database:

@@ -22,6 +22,7 @@ from insitu.adapters import (
     django_orm,
     httpx,
     psycopg,
+    psycopg_pool,
     redis,
     sqlalchemy,
     urllib3,
@@ -37,7 +38,9 @@ OWN_WORK: Final = frozenset(
     | {"redis", "aiohttp-client", "requests", "urllib3"}  # requests sends through urllib3
     | {"asyncpg", "psycopg", "psycopg2", "pymysql", "sqlite3"}
 )
-"""Instrumentations whose work insitu does itself; they are loaded only when they are asked for by name."""
+"""Instrumentations whose work insitu does itself; where a hook does it, not even their name loads them."""
+_BELOW: Final = {"requests": "urllib3"}
+"""Libraries whose calls are seen where they go through."""
 
 _LIBRARIES: Final = {"aiohttp-client": "aiohttp", "aiohttp-server": "aiohttp", "mysqlclient": "MySQLdb"}
 """What is called otherwise than its library. To load an instrumentation imports that: 120 ms for an unused aiohttp."""
@@ -63,6 +66,7 @@ HOOKS: Final[dict[str, Callable[[Any], None]]] = {
     "httpx": httpx.hook,
     "httpx2": functools.partial(httpx.hook, library=httpx.HTTPX2),
     "psycopg": psycopg.hook,
+    "psycopg_pool": psycopg_pool.hook,
     "psycopg2": dbapi.hook_psycopg2,
     "pymysql": dbapi.hook_pymysql,
     "redis": redis.hook,
@@ -82,13 +86,15 @@ _MODULES: Final = {
 
 def instrument(names: Iterable[str]) -> None:
     """Switch instrumentations on: `auto` for our own hooks and everything installed, else by name."""
-    wanted = set(names)
+    wanted = {_BELOW.get(name, name) for name in names}
     for name, hook in HOOKS.items():
         if "auto" in wanted or name in wanted:
             found.setdefault(name, Found(name, "waiting for its import", "insitu"))
             wrapt.register_post_import_hook(_once(name, hook), module_of(name))
     offered = list(metadata.entry_points(group=GROUP))
     for entry in offered:
+        if entry.name in HOOKS:
+            continue
         if entry.name in wanted:
             guard.call(f"instrument {entry.name}", _load, entry)
         elif "auto" in wanted and _is_theirs(entry):

@@ -11,7 +11,6 @@ from insitu.adapters import caches, redis_commands, redis_pools
 from insitu.adapters.library import Library
 from insitu.core import context, guard
 from insitu.signals import tracing
-from insitu.signals.metrics import registry
 from insitu.signals.spans import Span
 
 if TYPE_CHECKING:
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 _REDIS: Final = Library("redis", "RedisInstrumentor")
 _CLIENT: Final = SpanKind.CLIENT
 _CODE_LENGTH: Final = 32
+_NO_SCRIPT: Final = "NoScriptError"
+"""An answer rather than an error: who sends a script by its hash sends the whole now, as redis-py's own locks do."""
 
 
 def hook(module: Any) -> None:
@@ -34,8 +35,7 @@ def hook(module: Any) -> None:
         wrap(kind.client, "Pipeline.execute", wrapper(_pipeline))
         wrap(kind.cluster, "RedisCluster.execute_command", wrapper(_command))
         wrap(kind.cluster, "ClusterPipeline.execute", wrapper(_cluster_pipeline))
-    if redis_pools.collect not in registry.callbacks:
-        registry.callbacks.append(redis_pools.collect)
+    redis_pools.hook(module)
 
 
 class Exchange:
@@ -74,7 +74,8 @@ class Exchange:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is not None:
-            self._span.fail(error)
+            if type(error).__name__ != _NO_SCRIPT:
+                self._span.fail(error)
             self._span.set_attribute("db.response.status_code", guard.call("redis", _code, error))
         self._span.end()
 
@@ -143,6 +144,8 @@ def _code(error: BaseException) -> str | None:
 
     redis-py cuts off those that it has a class for; since 7 it keeps them beside the message.
     """
+    if type(error).__name__ == _NO_SCRIPT:
+        return "NOSCRIPT"
     kept = getattr(error, "status_code", None)
     if kept or type(error).__name__ != "ResponseError":
         return kept

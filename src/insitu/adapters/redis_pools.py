@@ -1,29 +1,51 @@
-"""Connection pools of redis-py: where they lead, and how many of their connections are in use."""
+"""Connection pools of redis-py: where they lead, what they have, and how long one waits for a connection."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
-from insitu.core import guard
-from insitu.core.records import Family, Point
-from insitu.signals import metrics
+import wrapt
+
+from insitu.adapters import pools
+from insitu.adapters.pools import MOST_POOLS, Counts, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
-MOST_POOLS: Final = 1_000
 _NO_LIMIT: Final = 2**31
 """What redis-py before 8 takes for its limit where the application names none."""
 
 _places: Final[WeakKeyDictionary[Any, Mapping[str, Any]]] = WeakKeyDictionary()
 
 
+def hook(module: Any) -> None:
+    """Measure the waits for the pools of an imported redis-py that block where all their connections are in use."""
+    name = "BlockingConnectionPool.get_connection"
+    wrapt.wrap_function_wrapper(module.connection, name, _waiting)
+    wrapt.wrap_function_wrapper(module.asyncio.connection, name, _waiting_async)
+
+
+def _waiting(wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:
+    with Wait(pool, _timed_out):
+        return wrapped(*args, **kwargs)
+
+
+async def _waiting_async(wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:
+    with Wait(pool, _timed_out):
+        return await wrapped(*args, **kwargs)
+
+
+def _timed_out(error: BaseException) -> bool:
+    # The same exception as where there is no server, but for what it comes from: a queue's, and an event loop's.
+    return type(error.__context__).__name__ in {"Empty", "TimeoutError"} and type(error).__name__ == "ConnectionError"
+
+
 def place(pool: Any) -> Mapping[str, Any]:
     """Return where a pool leads, as attributes of a span: `server.address`, `server.port`, `db.namespace`.
 
     Empty where it does not say: no pool (a cluster has one for each node), or one that asks a Sentinel. A pool that was
-    seen here is counted by `collect` for as long as it lives.
+    seen here is counted for as long as it lives.
     """
     if pool is None:
         return {}
@@ -32,6 +54,7 @@ def place(pool: Any) -> Mapping[str, Any]:
         known = {} if hasattr(pool, "service_name") else _read(pool.connection_kwargs)
         if len(_places) < MOST_POOLS:
             _places[pool] = known
+            pools.watch(pool, pools.name_of(known, "redis"), _counts)
     return known
 
 
@@ -43,54 +66,11 @@ def _read(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"server.address": host, "server.port": port, **namespace}
 
 
-def collect() -> Iterator[Family]:
-    """Yield the connections of all living pools: by name and state, and the most that they may have."""
-    connections: dict[tuple[str, str], int] = {}
-    limits: dict[str, int] = {}
-    for reference in _places.keyrefs():
-        pool: Any = reference()
-        counts = guard.attempt(_counts, pool)  # what is not as in redis-py's own pools is left out
-        if counts is not None:
-            name = _name(_places.get(pool, {}))
-            for state, count in counts.items():
-                connections[name, state] = connections.get((name, state), 0) + count
-            if pool.max_connections < _NO_LIMIT:
-                limits[name] = limits.get(name, 0) + pool.max_connections
-    label = "db.client.connection.pool.name"
-    yield from _family(
-        "count",
-        "Connections that are in use, or wait to be.",
-        [
-            Point({label: name, "db.client.connection.state": state}, count)
-            for (name, state), count in connections.items()
-        ],
-    )
-    yield from _family(
-        "max",
-        "The most connections that there may be.",
-        [Point({label: name}, limit) for name, limit in limits.items()],
-    )
-
-
-def _counts(pool: Any) -> dict[str, int]:
+def _counts(pool: Any) -> Counts:
     """Return what a pool has, without its lock: it may be held while a connection is made."""
+    limit = pool.max_connections if pool.max_connections < _NO_LIMIT else None
     made = getattr(pool, "_connections", None)
     if made is None:
-        return {"used": len(pool._in_use_connections), "idle": len(pool._available_connections)}
+        return Counts(len(pool._in_use_connections), len(pool._available_connections), limit)
     idle = sum(waiting is not None for waiting in list(pool.pool.queue))  # the pool that blocks where all are in use
-    return {"used": len(made) - idle, "idle": idle}
-
-
-def _name(attributes: Mapping[str, Any]) -> str:
-    """Return what the conventions make of a pool that has no name: `localhost:6379/0`."""
-    if "server.address" not in attributes:
-        return "redis"
-    port = f":{attributes['server.port']}" if "server.port" in attributes else ""
-    return f"{attributes['server.address']}{port}/{attributes['db.namespace']}"
-
-
-def _family(name: str, text: str, points: list[Point]) -> Iterator[Family]:
-    if points:
-        made = Family(f"db.client.connection.{name}", "updown", points, "{connection}", text, metrics.OWN)
-        made.start, made.time = metrics.registry.start, metrics.registry.wall()
-        yield made
+    return Counts(len(made) - idle, idle, limit)

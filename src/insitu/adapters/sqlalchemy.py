@@ -7,9 +7,10 @@ make SQLAlchemy take a way through each statement that costs it a quarter more, 
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from insitu.adapters import drivers, statements
+from insitu.adapters import drivers, sqlalchemy_pools, statements
 from insitu.core import context, guard
 from insitu.core.records import Scope
 from insitu.signals import tracing
@@ -29,6 +30,7 @@ def hook(module: Any) -> None:
     for event, listener in _LISTENERS.items():
         module.event.listen(engine, event, listener)
     pool = importlib.import_module("sqlalchemy.pool").Pool
+    sqlalchemy_pools.hook(pool)
     module.event.listen(pool, "connect", _connected)
     module.event.listen(pool, "checkout", _checked_out)  # one that is older than this hook
 
@@ -65,13 +67,14 @@ def _traced(event: str) -> Callable[..., bool]:
             return False
         dialect = execution.dialect
         listeners = getattr(dialect.dispatch, event)
+        sent = False
         try:
             if len(listeners) == 1 or not _handled(list(listeners), listener, cursor, statement, given):
                 getattr(dialect, event)(cursor, statement, *given)
-        except BaseException as error:
-            guard.call("sqlalchemy", statements.fail, span, error)
-            raise
+            sent = True
         finally:
+            if not sent:
+                guard.call("sqlalchemy", statements.fail, span, sys.exception())
             span.end()
         return True
 
@@ -88,10 +91,12 @@ def _handled(listeners: list[Any], own: Any, cursor: Any, statement: str, given:
 
 def _statement(execution: Any, statement: str, batch: int, parent: object) -> Span | SilentSpan:
     engine = execution.root_connection.engine
+    pool = engine.pool
     try:
-        place = engine._insitu_place
+        place = pool._insitu_place
     except AttributeError:
-        place = engine._insitu_place = _place(engine.url, execution.dialect.name)
+        place = pool._insitu_place = _place(engine.url, execution.dialect.name)
+        sqlalchemy_pools.watch(pool, place)
     return statements.begin(statement, place, batch, parent, SCOPE)
 
 

@@ -37,6 +37,12 @@ class Database(NamedTuple):
     host: str = ""
     port: int | None = None
 
+    @property
+    def where(self) -> dict[str, Any]:
+        """What is known of these, as attributes."""
+        facts = {"db.namespace": self.namespace, "server.address": self.host, "server.port": self.port}
+        return {name: value for name, value in facts.items() if value}
+
 
 def begin(statement: str, database: Database, batch: int, parent: object, scope: Scope) -> Span | SilentSpan:
     """Begin the span of a statement.
@@ -64,8 +70,7 @@ def _facts(statement: str, database: Database) -> dict[str, Any]:
         "db.operation.name": sql.operation(statement),
         "db.query.summary": sql.summary(statement),
     }
-    where = {"db.namespace": database.namespace, "server.address": database.host, "server.port": database.port}
-    return {**facts, **{name: value for name, value in where.items() if value}}
+    return facts | database.where
 
 
 _remembered: Final = functools.lru_cache(_STATEMENTS)(_facts)

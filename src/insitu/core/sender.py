@@ -71,7 +71,8 @@ class Sender:
         self._reported = 0
         self._hurry = False
         self._closed = False
-        self._last_send = self._last_metrics = self._now()
+        self._last_metrics = self._begun = self._now()
+        self._last_send: dict[Signal, float] = {}
 
     def _now(self) -> float:
         return self._clock.monotonic() / 1e9
@@ -105,7 +106,7 @@ class Sender:
             if self._closed or self._held + part.weight > self._cap:
                 self._drop(signal, part.items, "shutdown" if self._closed else "queue_full")
                 return
-            first = not any(self._items.values())
+            first = not self._items.get(signal)
             self._held += part.weight
             self._waiting.setdefault(signal, deque()).append(part)
             self._items[signal] = items = self._items.get(signal, 0) + part.items
@@ -150,7 +151,7 @@ class Sender:
         signal = self._due()
         if signal is not None:
             self._deliver(signal, self._take(signal), timeout)
-            self._last_send = self._now()
+            self._last_send[signal] = self._now()
         return signal is not None
 
     def _metrics_due(self) -> bool:
@@ -159,18 +160,21 @@ class Sender:
 
     def _due(self) -> Signal | None:
         with self._lock:
-            waited = self._flushing or self._now() - self._last_send >= self.exporter.delay
+            now = self._now()
             for signal, items in self._items.items():
-                if items and (waited or items >= self.exporter.batch_items):
+                if items and (self._flushing or items >= self.exporter.batch_items or now >= self._next(signal)):
                     return signal
         return None
+
+    def _next(self, signal: Signal) -> float:
+        """Return when what there is of a signal goes, however little: none waits for another's batches."""
+        return self._last_send.get(signal, self._begun) + self.exporter.delay
 
     def _pause(self) -> float:
         with self._lock:
             now = self._now()
             pause = _LONGEST_SLEEP_SECONDS
-            if any(self._items.values()):
-                pause = self._last_send + self.exporter.delay - now
+            pause = min([pause, *(self._next(signal) - now for signal, items in self._items.items() if items)])
             if self.exporter.metrics_interval is not None:
                 pause = min(pause, self._last_metrics + self.exporter.metrics_interval - now)
         return max(0.01, pause)

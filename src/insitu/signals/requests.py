@@ -384,11 +384,13 @@ class Requests:
 
     # --- on the worker ---
 
-    def count(self, trace: LocalTrace) -> None:
-        """Fold the request of a trace, if it holds one, into the histograms."""
+    def count(self, trace: LocalTrace) -> bool:
+        """Fold the request of a trace into the histograms; False when it holds none."""
         span = trace.spans[-1] if trace.spans else None
-        if type(span) is ServerSpan:
-            self._count(span)
+        if type(span) is not ServerSpan:
+            return False
+        self._count(span)
+        return True
 
     def _count(self, span: ServerSpan) -> None:
         if span.method == "WS":
