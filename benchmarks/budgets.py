@@ -142,12 +142,14 @@ ROWS: Final = (
         "SQLAlchemy statement, added to bare",
         Cost("calls:statement_insitu", "calls:statement_bare"),
         Cost("calls:statement_otel", "calls:statement_bare"),
+        _share(4),
     ),
     Row(
         "call.request",
         "httpx request, added to bare",
         Cost("calls:request_insitu", "calls:request_bare"),
         Cost("calls:request_otel", "calls:request_bare"),
+        _share(4),
     ),
     Row(
         "budget.ledger",

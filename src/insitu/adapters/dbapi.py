@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import wrapt
 
 from insitu.adapters import drivers
-from insitu.adapters.drivers import Driver
+from insitu.adapters.drivers import Driver, is_led
 from insitu.adapters.statements import Database
 from insitu.core import guard
 from insitu.signals.tracing import SILENT
@@ -33,7 +33,7 @@ def hook_sqlite3(module: Any) -> None:
     cursors = _watching(SQLITE3, module.Cursor, _its_connection)
 
     def cursor(self: Any, factory: Any = module.Cursor) -> Any:
-        return base.cursor(self, _between(factory, cursors))
+        return base.cursor(self, factory if is_led(self) else _between(factory, cursors))
 
     connections = _watching(SQLITE3, base, _itself, cursor=cursor)
 
@@ -65,9 +65,8 @@ def hook_psycopg2(module: Any) -> None:
     cursors = _watching(PSYCOPG2, plain, _its_connection)
 
     def cursor(self: Any, name: Any = None, cursor_factory: Any = None, *more: Any, **named: Any) -> Any:
-        return base.cursor(
-            self, name, _between(cursor_factory or self.cursor_factory or plain, cursors), *more, **named
-        )
+        made = cursor_factory or self.cursor_factory or plain
+        return base.cursor(self, name, made if is_led(self) else _between(made, cursors), *more, **named)
 
     connections = _watching(PSYCOPG2, base, _itself, cursor=cursor)
 

@@ -54,7 +54,7 @@ class Middleware:
             return self._serve(request)
         if not self._watches(request):
             return _told(request, self.get_response(request))
-        if (answer := self._ours(request)) is not None:
+        if self._api.owns(request.path_info) and (answer := self._ours(request)) is not None:
             return _sent(settled(answer), request)
         served, response = self._begun(request), None
         try:
@@ -67,7 +67,7 @@ class Middleware:
     async def _serve(self, request: HttpRequest) -> Any:
         if not self._watches(request):
             return _told(request, await self.get_response(request))
-        if (answer := self._ours(request)) is not None:
+        if self._api.owns(request.path_info) and (answer := self._ours(request)) is not None:
             return _sent(await asyncio.wrap_future(answer), request)
         served, response = self._begun(request), None
         try:
@@ -83,17 +83,14 @@ class Middleware:
         return self._requests.tracing.on and not above
 
     def _begun(self, request: HttpRequest) -> Served | Hidden:
-        if self._requests.excluded(request.path):
+        if self._requests.exclude is not None and self._requests.excluded(request.path):
             return Hidden(self._requests)
         return Served(self._requests, request)
 
     def _ours(self, request: HttpRequest) -> Future[Response] | None:
         """Return the answer to one of our own paths, unless a route of the application is meant for it."""
-        path = request.path_info
-        if not self._api.owns(path):
-            return None
         try:
-            if not resolve(path).route.startswith(_CATCH_ALL):
+            if not resolve(request.path_info).route.startswith(_CATCH_ALL):
                 return None
         except Resolver404:
             pass

@@ -63,7 +63,8 @@ class Served:
         self._route = ""
         self.span, self._tokens = wsgi.begin(requests, request.META, _raw(request))
         request.META[wsgi.KEY] = self
-        self._meter(began)
+        if self.span.trace.metered:
+            self._meter(began)
 
     def answered(self, response: Any, match: Any, header: str | None) -> Any:
         """Take what the application answers; a body that is streamed ends the request.
@@ -89,7 +90,8 @@ class Served:
             response.streaming_content = Pieces(response.streaming_content, self)
         else:
             response.streaming_content = Measured(response.streaming_content, self)
-        self._meter(began)
+        if span.trace.metered:
+            self._meter(began)
         return response
 
     def leave(self, response: object) -> None:
@@ -117,8 +119,7 @@ class Served:
         self._requests.finish(self.span, self._route)
 
     def _meter(self, began: int) -> None:
-        if self.span.trace.metered:
-            self._requests.tracing.hot(self._requests.tracing.monotonic() - began)
+        self._requests.tracing.hot(self._requests.tracing.monotonic() - began)
 
 
 class Pieces:

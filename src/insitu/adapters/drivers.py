@@ -39,6 +39,11 @@ def lead(connection: object, place: Database | None) -> None:
         guard.attempt(_places.__setitem__, connection, place)
 
 
+def is_led(connection: Any) -> bool:
+    """Whether the owner of a connection, which takes attributes, tells of its statements."""
+    return getattr(connection, "_insitu_place", _UNKNOWN) is None
+
+
 def _led(connection: Any) -> Database | None:
     """Return where a connection leads, None where its owner tells of its statements."""
     try:

@@ -46,6 +46,7 @@ class Middleware:
     ) -> None:
         self.app = app
         self._requests = requests
+        self._api = api
         self._answers = Answers(api, read)
         self.header = header
 
@@ -65,14 +66,17 @@ class Middleware:
             return self.app(environ, start_response)
         began = tracing.monotonic()
         environ[KEY] = None
-        answered = self._answers.answer(environ, start_response, self._hidden, self.owns)
-        if answered is not None:
-            return answered
-        path = _text(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
-        if requests.excluded(path):
+        path = environ.get("PATH_INFO", "")
+        if self._api.owns(path):
+            answered = self._answers.answer(environ, start_response, self._hidden, self.owns)
+            if answered is not None:
+                return answered
+        root = environ.get("SCRIPT_NAME", "")
+        path = _text(root + path)
+        if requests.exclude is not None and requests.excluded(path):
             return self._hidden(environ, start_response)
         span, tokens = begin(requests, environ, raw_of(environ, path))
-        environ[KEY] = served = Served(self, span, environ, start_response)
+        environ[KEY] = served = Served(self, span, environ, start_response, len(root))
         if span.trace.metered:
             tracing.hot(tracing.monotonic() - began)
         body = None
@@ -86,11 +90,13 @@ class Middleware:
 
     def end(self, span: ServerSpan, route: str) -> None:
         """End a request."""
+        if not span.trace.metered:
+            self._requests.finish(span, route)
+            return
         tracing = self._requests.tracing
         began = tracing.monotonic()
         self._requests.finish(span, route)
-        if span.trace.metered:
-            tracing.hot(tracing.monotonic() - began)
+        tracing.hot(tracing.monotonic() - began)
 
     def _hidden(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         token = self._requests.hide()
@@ -104,7 +110,9 @@ def begin(requests: Requests, environ: Environ, raw: Raw) -> tuple[ServerSpan, T
     """Begin a request and make it current; `leave` takes that back."""
     called = "HTTP_TRACEPARENT" in environ or "HTTP_BAGGAGE" in environ or requests.propagator is not None
     above, outer = requests.arriving(headers_of(environ)) if called else (None, None)
-    span = requests.begin(environ["REQUEST_METHOD"], raw, above, _size(environ))
+    length = environ.get("CONTENT_LENGTH")
+    size = int(length) if length and length.isdecimal() and len(length) < _DIGITS else -1
+    span = requests.begin(environ["REQUEST_METHOD"], raw, above, size)
     token = context.enter(span)
     if (request_id := environ.get("HTTP_X_REQUEST_ID")) is not None:
         context.bind({"request.id": _text(request_id)[:128]})
@@ -113,19 +121,15 @@ def begin(requests: Requests, environ: Environ, raw: Raw) -> tuple[ServerSpan, T
 
 def leave(tokens: Tokens) -> None:
     """Leave the contexts of a request."""
-    for token in tokens:
-        if token is not None:
-            context.leave(token)
+    token, outer = tokens
+    context.leave(token)
+    if outer is not None:
+        context.leave(outer)
 
 
 def _text(value: str) -> str:
     """Return a text of `environ`, whose characters stand for bytes (PEP 3333), as the UTF-8 that it mostly is."""
     return value if value.isascii() else value.encode("latin-1", "replace").decode("utf-8", "replace")
-
-
-def _size(environ: Environ) -> int:
-    length = environ.get("CONTENT_LENGTH") or ""
-    return int(length) if length.isdecimal() and len(length) < _DIGITS else -1
 
 
 def headers_of(environ: Environ) -> Iterator[tuple[bytes, bytes]]:

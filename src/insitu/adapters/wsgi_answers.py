@@ -41,7 +41,7 @@ class Answers:
         app: Callable[[Environ, StartResponse], Iterable[bytes]],
         owns: Callable[[Environ], bool | None],
     ) -> Iterable[bytes] | None:
-        """Answer a request to one of our own paths; None where it is the application's like any other.
+        """Answer a request to one of our own paths; None where it is the application's all the same.
 
         Args:
             environ: the request.
@@ -50,8 +50,6 @@ class Answers:
             owns: whether the application has the path.
 
         """
-        if not self._api.owns(environ.get("PATH_INFO", "")):
-            return None
         owned = guard.call("wsgi.owns", owns, environ)
         if owned:
             return None

@@ -33,6 +33,7 @@ class Served:
         middleware: knows routes, and ends requests.
         span: of the request.
         environ, start_response: as the server gave them.
+        root: length of the path that the server has mounted the application below.
 
     Attributes:
         announced: bytes of the body by its Content-Length, -1 without one.
@@ -43,14 +44,14 @@ class Served:
     __slots__ = ("_environ", "_middleware", "_root", "_route", "_start_response", "announced", "span", "whole")
 
     def __init__(
-        self, middleware: Middleware, span: ServerSpan, environ: Environ, start_response: StartResponse
+        self, middleware: Middleware, span: ServerSpan, environ: Environ, start_response: StartResponse, root: int
     ) -> None:
         self.span = span
         self.announced = -1
         self.whole = False
         self._middleware = middleware
         self._environ = environ
-        self._root = len(environ.get("SCRIPT_NAME", ""))
+        self._root = root
         self._route = ""
         self._start_response = start_response
 
@@ -58,7 +59,8 @@ class Served:
         """Stand for the server's `start_response`."""
         span, name = self.span, self._middleware.header
         self.look()
-        span.response_status = int(status[:3]) if status[:3].isdecimal() else 0
+        code = status[:3]
+        span.response_status = int(code) if code.isdecimal() else 0
         if name is not None:
             headers = [*headers, (name, f"{span.trace.trace_id:032x}")]
         if self.whole:
@@ -76,9 +78,10 @@ class Served:
 
     def look(self) -> None:
         """Find out the route: frameworks know it while they answer, and then forget."""
-        route = self._middleware.route(self._environ)
+        environ = self._environ
+        route = self._middleware.route(environ)
         if route:
-            self.tell(route)
+            self._route = environ.get("SCRIPT_NAME", "")[self._root :] + route
 
     def tell(self, route: str) -> None:
         """Take note of the route; what it is mounted below is in `environ` meanwhile."""
