@@ -41,7 +41,7 @@ _variable: Any = getattr(_RUNTIME_CONTEXT, "_current_context", None)
 _direct: Final = isinstance(_variable, ContextVar)
 current: Callable[[], Context] = _variable.get if _direct else _RUNTIME_CONTEXT.get_current
 attach: Callable[[Context], Token[Context]] = _variable.set if _direct else _RUNTIME_CONTEXT.attach
-_restore: Callable[[Token[Context]], None] = _variable.reset if _direct else _RUNTIME_CONTEXT.detach
+restore: Callable[[Token[Context]], None] = _variable.reset if _direct else _RUNTIME_CONTEXT.detach
 
 fields: ContextVar[Mapping[str, Any] | None] = ContextVar("insitu_fields", default=None)
 """Fields bound outside of any trace; inside one they live on the trace itself, which threads and tasks share."""
@@ -63,7 +63,7 @@ def leave(token: Token[Context]) -> None:
     is nothing to restore, and OpenTelemetry's own `detach` would log an error.
     """
     try:
-        _restore(token)
+        restore(token)
     except (ValueError, RuntimeError):
         return
 

@@ -14,7 +14,7 @@ from insitu.core import clock as clocks
 from insitu.core import context, guard, values
 from insitu.core.budget import turns
 from insitu.signals.limits import clean
-from insitu.signals.spans import SilentSpan, Span
+from insitu.signals.spans import PARTIAL_NANOSECONDS, PARTIAL_SPANS, SilentSpan, Span
 from insitu.signals.tracing import OWN, SILENT, provider
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ SPAN_KEY: Final = context.SPAN_KEY
 _current: Final = context.current
 _attach: Final = context.attach
 _enter: Final = context.enter
-_leave: Final = context.leave
+_restore: Final = context.restore
 _clean_text: Final = values.text
 _SMALL: Final = values.SMALL
 _INT64_MIN, _INT64_MAX = values.INT64_MIN, values.INT64_MAX
@@ -35,8 +35,8 @@ _turns: Final = turns()
 class Block(Span):
     """What `insitu.span` returns: a context manager that is the span itself.
 
-    Entering does what `TracerProvider.start` and `context.enter` do, written out for the common case: a span below a
-    span, the hottest path of an application that traces itself.
+    Entering does what `TracerProvider.start` and `context.enter` do, leaving what `close` does, written out for the
+    common case: a span below a span, the hottest path of an application that traces itself.
     """
 
     __slots__ = ()
@@ -85,12 +85,26 @@ class Block(Span):
         if token is None:
             return
         now = provider.monotonic()
-        _leave(token)
+        try:
+            _restore(token)
+        except (ValueError, RuntimeError):
+            pass  # in another context, see `context.leave`
         self._token = None
         if error is not None:
             self.fail(error)
-        self.close(now)
-        if self.trace.metered:
+        trace = self.trace
+        spans, end = trace.spans, now + trace.offset
+        if (
+            provider.full
+            and not (self.end_time or self.local_root or trace.closed)
+            and len(spans) < PARTIAL_SPANS - 1
+            and end - trace.since < PARTIAL_NANOSECONDS
+        ):
+            self.end_time = end if end > self.start_time else self.start_time
+            spans.append(self)
+        else:
+            self.close(now)
+        if trace.metered:
             provider.hot(provider.monotonic() - now)
 
 
