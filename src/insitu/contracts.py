@@ -14,6 +14,7 @@ class TestFlask(AdapterContract):
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +78,17 @@ class work:  # noqa: N801 - a name space: `work.item` is what stands behind /ite
             with insitu.span("piece"):
                 piece = b"piece %d\n" % number
             yield piece
+
+    waiting: ClassVar[threading.Event] = threading.Event()
+    """Set once a request has come to `wait`."""
+
+    @classmethod
+    async def wait(cls) -> str:
+        """Behind `/wait`, of an asynchronous framework: what nobody ever answers."""
+        with insitu.span("wait"):
+            cls.waiting.set()
+            await asyncio.Event().wait()
+        return "never"
 
 
 class AdapterContract:
@@ -248,6 +260,36 @@ class AdapterContract:
         with recording():
             app = self.instrument(self.application())
         assert self._get(app, "/items/7").body == b"item 7"
+
+
+class AsyncAdapterContract(AdapterContract):
+    """The same for an asynchronous framework, whose requests can be cancelled while they wait: by the server, or by it.
+
+    The application has /wait besides.
+    """
+
+    async def start(self, app: Any, path: str) -> object:
+        """GET a path as a server would have it, in the task that runs this."""
+        raise NotImplementedError
+
+    def test_a_request_that_is_cancelled_ends_and_is_nobodys_error(self) -> None:
+        """Marked as what it is, with what it was doing."""
+        with recording() as recorded:
+            asyncio.run(self._cancel(self.instrument(self.application())))
+            (span,) = servers(recorded)
+            assert span.attributes["insitu.cancelled"] is True
+            assert (span.status.status_code, span.attributes.get("error.type")) == (api.StatusCode.UNSET, None)
+            assert recorded.span("wait").parent_id == span.span_id
+            assert recorded.errors == []
+            assert recorded.point("http.server.active_requests").value == 0
+
+    async def _cancel(self, app: Any) -> None:
+        work.waiting.clear()
+        task = asyncio.create_task(self.start(app, "/wait"))
+        assert await asyncio.to_thread(work.waiting.wait, 10.0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
 
 
 def servers(recorded: Recorded) -> list[Any]:

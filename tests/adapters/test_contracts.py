@@ -14,7 +14,7 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from flask import Flask
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from insitu.contracts import AdapterContract, Answer, work
+from insitu.contracts import AdapterContract, Answer, AsyncAdapterContract, work
 from tests.adapters.django_settings import configure
 from tests.adapters.serving import wsgi_ask
 
@@ -26,23 +26,32 @@ async def pieces():
         yield piece
 
 
+async def waits(_):
+    return HttpResponse(await work.wait())
+
+
 urlpatterns = [
     path("items/<int:number>", lambda _, number: HttpResponse(work.item(number))),
     path("boom", lambda _: HttpResponse(work.boom())),
     path("thread", lambda _: HttpResponse(work.thread())),
     path("teapot", lambda _: HttpResponse(status=418)),
+    path("wait", waits),
     path("stream", lambda request: StreamingHttpResponse(pieces() if hasattr(request, "scope") else work.stream())),
 ]
+
+
+async def asgi_start(app, path, headers=None):
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=True)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        return await client.get(path, headers=headers)
 
 
 def asgi_ask(app, path, headers, pieces):
     """As an ASGI server does: a client that leaves is told of by `http.disconnect`."""
 
     async def ask():
-        transport = httpx.ASGITransport(app=app, raise_app_exceptions=True)
-        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-            answer = await client.get(path, headers=headers)
-            return Answer(answer.status_code, answer.content)
+        answer = await asgi_start(app, path, headers)
+        return Answer(answer.status_code, answer.content)
 
     return asyncio.run(left(app, path, pieces) if pieces is not None else ask())
 
@@ -119,10 +128,11 @@ class TestDjango(AdapterContract):
         return DispatcherMiddleware(lambda *_: [], {"/below": app})
 
 
-class TestDjangoAsync(TestDjango):
+class TestDjangoAsync(TestDjango, AsyncAdapterContract):
     told_outside = False
     handler = ASGIHandler
     ask = staticmethod(asgi_ask)
+    start = staticmethod(asgi_start)
     below = staticmethod(asgi_below)
 
 
@@ -178,7 +188,7 @@ class TestFlask(AdapterContract):
         return outer
 
 
-class TestFastApi(AdapterContract):
+class TestFastApi(AsyncAdapterContract):
     templates = {
         "item": "/items/{number}",
         "boom": "/boom",
@@ -187,9 +197,11 @@ class TestFastApi(AdapterContract):
         "thread": "/thread",
     }
     ask = staticmethod(asgi_ask)
+    start = staticmethod(asgi_start)
 
     def application(self):
         app = FastAPI()
+        app.get("/wait")(work.wait)
         app.get("/items/{number}", response_class=PlainTextResponse)(work.item)
         app.get("/boom")(work.boom)
         app.get("/thread")(work.thread)

@@ -3,13 +3,13 @@
 import pytest
 
 from insitu.analysis import topology
-from insitu.core.questions import DATABASE_CALLS, HTTP_CALLS, Called, Facts, RemoteSpan
+from insitu.core.questions import DATABASE_CALLS, HTTP_CALLS, TASKS_BEGUN, TASKS_SENT, Called, Facts, RemoteSpan
 
 TOTAL = {"name": "", "count": 0, "errors": 0, "rate": 0.0}
 
 
-def facts(*remote, count=0, http=(), database=()):
-    calls = {HTTP_CALLS: http, DATABASE_CALLS: database}
+def facts(*remote, count=0, http=(), database=(), sent=(), begun=()):
+    calls = {HTTP_CALLS: http, DATABASE_CALLS: database, TASKS_SENT: sent, TASKS_BEGUN: begun}
     return Facts({"total": {**TOTAL, "count": count}, "first": 10 * 10**9}, calls, remote, 30 * 10**9)
 
 
@@ -56,6 +56,27 @@ def test_rate_errors_and_duration_are_those_of_all_calls_of_an_edge():
 def test_a_database_is_named_by_what_it_is_and_where(labels, name):
     (node,) = [key for _, key in edges({"shop": facts(database=[Called(labels, 1, 0.1)])})]
     assert node == name
+
+
+def test_a_queue_stands_between_who_sends_tasks_and_who_runs_them():
+    task = {"task": "thumbnail", "queue": "pictures"}
+    shop = facts(sent=[Called(task, 20, 0.0)])
+    worker = facts(begun=[Called(task, 10, 5.0), Called({**task, "task": "other"}, 5, 2.5)])
+    drawn = topology.dependencies({"shop": shop, "worker": worker})
+    assert {"name": "queue pictures", "kind": "queue"} in drawn["nodes"]
+    found = {(edge["from"], edge["to"]): edge for edge in drawn["edges"]}
+    assert set(found) == {("shop", "queue pictures"), ("queue pictures", "worker")}
+    assert found["shop", "queue pictures"] == {
+        "from": "shop",
+        "to": "queue pictures",
+        "kind": "queue",
+        "count": 20,
+        "errors": 0,
+        "rate": 1.0,
+        "mean": 0.0,
+    }
+    waited = found["queue pictures", "worker"]
+    assert (waited["kind"], waited["count"], waited["mean"]) == ("service", 15, 0.5)
 
 
 def test_services_are_listed_with_the_busiest_first():

@@ -57,6 +57,14 @@ def test_calls_are_counted_between_two_samples(stores, neighbours):
     assert (labels, times, seconds) == ({"host": "a"}, pytest.approx(60), pytest.approx(6))
 
 
+def test_what_is_sent_to_a_queue_is_counted_though_nobody_waits_for_it(stores, neighbours):
+    shop = stores["shop"]
+    take(shop, Family("insitu.task.published", "counter", [Point({"queue": "pictures"}, 4)]))
+    until = shop.clock.wall()
+    told = neighbours.facts(until - 60 * SECOND, until)["The shop"]
+    assert list(told.calls["insitu.task.published"]) == [({"queue": "pictures"}, 4.0, 0.0)]
+
+
 def test_what_grew_over_the_begin_of_the_time_counts_in_proportion(stores, neighbours):
     shop = stores["shop"]
     for number in range(1, 13):

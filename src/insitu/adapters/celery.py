@@ -17,6 +17,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 
 from insitu.core import context, guard
+from insitu.core.questions import TASKS_BEGUN, TASKS_SENT
 from insitu.core.records import Scope
 from insitu.signals import errors, metrics
 from insitu.signals.spans import Span
@@ -35,9 +36,9 @@ RUN: Final = "_insitu_run"
 _SCOPE: Final = Scope("insitu.celery")
 _tracer: Final = provider.get_tracer(_SCOPE.name)
 _BOUNDS: Final = (*metrics.DURATION_BOUNDS, 30.0, 60.0, 300.0, 900.0, 3600.0)
-_published: Final = metrics.counter("insitu.task.published", labels=("task", "queue"), help="Tasks sent to a queue.")
+_published: Final = metrics.counter(TASKS_SENT, labels=("task", "queue"), help="Tasks sent to a queue.")
 _waited: Final = metrics.histogram(
-    "insitu.task.wait",
+    TASKS_BEGUN,
     labels=("task", "queue"),
     unit="s",
     help="Time from when a task was sent, or from its ETA, until it begins to run.",

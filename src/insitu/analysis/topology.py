@@ -6,9 +6,10 @@ How often, how long and how well an edge is used is counted exactly by who calls
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from insitu.core.questions import DATABASE_CALLS, HTTP_CALLS
+from insitu.core.questions import DATABASE_CALLS, HTTP_CALLS, TASKS_BEGUN, TASKS_SENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Node(NamedTuple):
-    """Who is called. `kind` is service, host or database."""
+    """Who is called, or calls. `kind` is service, host, database or queue."""
 
     name: str
     kind: str
@@ -32,18 +33,19 @@ def services(facts: Mapping[str, Facts]) -> list[dict[str, Any]]:
 def dependencies(facts: Mapping[str, Facts]) -> dict[str, Any]:
     """Return the map as {nodes: [{name, kind}], edges: [{from, to, kind, count, errors, rate, mean}]}.
 
-    A rate is one a second from the caller's first request in the period to its newest sample, a mean is in seconds.
+    A rate is one a second from the service's first request in the period to its newest sample, a mean is in seconds: of
+    a call what it takes, of a task that a service takes from a queue how long it has waited there.
     """
     known = names_of_peers(facts)
-    edges: dict[tuple[str, Node], list[float]] = {}
-    for caller, told in facts.items():
-        for node, call in _calls(told, known):
-            sums = edges.setdefault((caller, node), [0.0, 0.0, 0.0])
+    edges: dict[tuple[Node, Node], list[float]] = {}
+    for name, told in facts.items():
+        for caller, called, call in _calls(Node(name, "service"), told, known):
+            sums = edges.setdefault((caller, called), [0.0, 0.0, 0.0, _seconds(told)])
             sums[0] += call.times
             sums[1] += call.times if "error.type" in call.labels else 0.0
             sums[2] += call.seconds
-    nodes = sorted({*(Node(name, "service") for name in facts), *(node for _, node in edges)})
-    drawn = [_edge(caller, node, sums, _seconds(facts[caller])) for (caller, node), sums in edges.items()]
+    nodes = sorted({*(Node(name, "service") for name in facts), *itertools.chain(*edges)})
+    drawn = [_edge(caller, called, *sums) for (caller, called), sums in edges.items()]
     return {
         "nodes": [node._asdict() for node in nodes],
         "edges": sorted(drawn, key=lambda edge: (-edge["count"], edge["from"], edge["to"])),
@@ -59,15 +61,24 @@ def names_of_peers(facts: Mapping[str, Facts]) -> dict[str, str]:
     return {peer: name for name, peer in answered if peer}
 
 
-def _calls(told: Facts, known: Mapping[str, str]) -> Iterator[tuple[Node, Called]]:
+def _calls(own: Node, told: Facts, known: Mapping[str, str]) -> Iterator[tuple[Node, Node, Called]]:
+    """Yield who calls, who is called, and how often."""
     for call in told.calls.get(HTTP_CALLS, ()):
         peer = f"{call.labels.get('server.address', '')}:{call.labels.get('server.port', '')}"
-        yield Node(known[peer], "service") if peer in known else Node(peer, "host"), call
+        yield own, Node(known[peer], "service") if peer in known else Node(peer, "host"), call
     for call in told.calls.get(DATABASE_CALLS, ()):
         labels = call.labels
         where = ":".join(filter(None, (labels.get("server.address"), labels.get("server.port"))))
         what = labels.get("db.namespace", "").rpartition("/")[2]
-        yield Node(" ".join(filter(None, (labels.get("db.system.name"), what, where))), "database"), call
+        yield own, Node(" ".join(filter(None, (labels.get("db.system.name"), what, where))), "database"), call
+    for call in told.calls.get(TASKS_SENT, ()):
+        yield own, _queue(call), call
+    for call in told.calls.get(TASKS_BEGUN, ()):
+        yield _queue(call), own, call
+
+
+def _queue(call: Called) -> Node:
+    return Node(f"queue {call.labels.get('queue', '')}".strip(), "queue")
 
 
 def _seconds(told: Facts) -> float:
@@ -75,7 +86,6 @@ def _seconds(told: Facts) -> float:
     return max(1.0, nanoseconds / 1e9)
 
 
-def _edge(caller: str, node: Node, sums: list[float], seconds: float) -> dict[str, Any]:
-    count, errors, took = sums
-    told = {"from": caller, "to": node.name, "kind": node.kind, "count": round(count), "errors": round(errors)}
+def _edge(caller: Node, called: Node, count: float, errors: float, took: float, seconds: float) -> dict[str, Any]:
+    told = {"from": caller.name, "to": called.name, "kind": called.kind, "count": round(count), "errors": round(errors)}
     return {**told, "rate": count / seconds, "mean": took / count}

@@ -12,7 +12,10 @@ LIMIT: Final = 100
 FOREVER: Final = (1 << 63) - 1
 HTTP_CALLS: Final = "http.client.request.duration"
 DATABASE_CALLS: Final = "db.client.operation.duration"
-"""The metrics that count what a service calls."""
+TASKS_SENT: Final = "insitu.task.published"
+TASKS_BEGUN: Final = "insitu.task.wait"
+CALLS: Final = (HTTP_CALLS, DATABASE_CALLS, TASKS_SENT, TASKS_BEGUN)
+"""The metrics that count what a service calls, and what it takes from a queue."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, Final
 
-from insitu.core.questions import DATABASE_CALLS, HTTP_CALLS, Called, Facts, Period, RemoteSpan
+from insitu.core.questions import CALLS, Called, Facts, Period, RemoteSpan
 from insitu.store import blocks, rollups
 from insitu.store.database import TRACES
 from insitu.store.folder import services
@@ -73,7 +73,7 @@ class Neighbours:
 
 
 def _facts(reader: Reader, since: int, until: int) -> Facts:
-    called = {name: _called(reader, name, since, until) for name in (HTTP_CALLS, DATABASE_CALLS)}
+    called = {name: _called(reader, name, since, until) for name in CALLS}
     calls, newest = {name: found for name, (found, _) in called.items()}, max(moment for _, moment in called.values())
     return Facts(reader.routes(since, until), calls, list(_remote(reader, Period(since, until, _TRACES))), newest)
 
@@ -87,7 +87,7 @@ def _called(reader: Reader, name: str, since: int, until: int) -> tuple[list[Cal
     with reader._sources() as sources:
         for source in sources:
             samples = [
-                (time, {_key(labels): rest for labels, *rest in family[3]})
+                (time, {_key(labels): _totals(*rest) for labels, *rest in family[3]})
                 for time, family in reader._samples_of(name, source, (length, since - step, until, step))
             ]
             newest = max([newest, *(time for time, _ in samples[-1:])])
@@ -114,6 +114,11 @@ def _growth(
             if count < start[0]:
                 start = [0.0, 0.0]
             yield key, share * (count - start[0]), share * (seconds - start[1])
+
+
+def _totals(count: float, seconds: float = 0.0) -> list[float]:
+    """Return what a series has; a counter has no seconds."""
+    return [count, seconds]
 
 
 def _key(labels: dict[str, str]) -> tuple[tuple[str, str], ...]:

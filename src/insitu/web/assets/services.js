@@ -14,17 +14,17 @@ export function Services({ range, live, about }) {
   if (!map.data || !list.data) return html`<p class="empty">…</p>`;
   return html`
     <section><h2>who calls whom</h2>
-      ${map.data.edges.length ? html`<${Drawing} map=${map.data} services=${list.data.services} own=${about.service} />` : html`<p class="empty">No service of this store has called another one, or a database, in this time. What is called is counted every ten seconds.</p>`}
+      ${map.data.edges.length ? html`<${Drawing} map=${map.data} services=${list.data.services} own=${about.service} />` : html`<p class="empty">No service of this store has called another one, a database or a queue, in this time. What is called is counted every ten seconds.</p>`}
     </section>
     <section><h2>services</h2><table><thead><tr><th class="name">service</th><th>requests</th><th>rate</th><th>errors</th><th>p50</th><th>p95</th></tr></thead>
       <tbody>${list.data.services.map((each) => html`<tr key=${each.name}><td class="name">${each.name}${each.name === about.service && html` <span class="muted">this one</span>`}</td><td>${count(each.count)}</td><td>${rate(each.rate)}</td><td class=${each.errors ? "bad" : ""}>${each.count ? percent(each.errors / each.count) : "–"}</td><td>${duration(each.count ? each.p50 : Number.NaN)}</td><td>${duration(each.count ? each.p95 : Number.NaN)}</td></tr>`)}</tbody></table>
     </section>
     ${map.data.edges.length > 0 && html`<section><h2>calls</h2><table><thead><tr><th class="name">from</th><th class="name">to</th><th>calls</th><th>rate</th><th>errors</th><th>mean</th></tr></thead>
-      <tbody>${map.data.edges.map((each) => html`<tr key=${`${each.from} ${each.to}`}><td class="name">${each.from}</td><td class="name"><i class=${`dot ${COLOURS[each.kind]}`}></i>${each.to}</td><td>${count(each.count)}</td><td>${rate(each.rate)}</td><td class=${each.errors ? "bad" : ""}>${percent(each.errors / each.count)}</td><td>${duration(each.mean)}</td></tr>`)}</tbody></table>
+      <tbody>${map.data.edges.map((each) => html`<tr key=${`${each.from} ${each.to}`}><td class="name">${each.from}</td><td class="name"><i class=${`dot ${COLOURS[each.kind]}`}></i>${each.to}</td><td>${count(each.count)}</td><td>${rate(each.rate)}</td><td class=${each.errors ? "bad" : ""}>${percent(each.errors / each.count)}</td><td>${duration(each.mean || Number.NaN)}</td></tr>`)}</tbody></table>
     </section>`}`;
 }
 
-const COLOURS = { service: "server", database: "database", host: "client" };
+const COLOURS = { service: "server", database: "database", host: "client", queue: "internal" };
 
 /** Place every node in the column behind all that call it; a circle of calls is cut where it closes. */
 function placed({ nodes, edges }) {
