@@ -206,10 +206,10 @@ class Runtime:
 
     def parts(self) -> Parts:
         """Return what an adapter works with that its framework makes."""
-        return Parts(requests, self.api(), self._read, self.options.tracing.header or None)
+        return Parts(requests, self.api(), self._read, self.options.tracing.header or None, self._loop_started)
 
     def _wsgi_middleware(self, kind: Any, app: Any) -> Any:
-        return kind(app, *self.parts())
+        return kind(app, self.parts())
 
     def _read(self, function: Callable[[], Any]) -> Any:
         return current().pipeline.read(function) if _runtime is not None else self.pipeline.read(function)

@@ -130,6 +130,18 @@ def test_an_exception_below_an_instrumented_wsgi_application_is_recorded_once_an
     assert (span.name, span.attributes["error.type"], noted.type) == ("GET /boom", "LookupError", "LookupError")
 
 
+def test_the_event_loop_that_serves_is_watched(recorded):
+    async def ask():
+        client = AsyncClient()
+        for _ in range(2):
+            await client.get("/slowly")
+        return len(recorded.runtime.resources.loops.hearts)
+
+    with override_settings(ROOT_URLCONF=__name__, MIDDLEWARE=[OURS]):
+        assert asyncio.run(ask()) == 1
+        assert recorded.family("insitu.event_loop.lag").points
+
+
 def test_a_middleware_that_is_listed_twice_measures_once(recorded):
     with override_settings(ROOT_URLCONF=__name__, MIDDLEWARE=[OURS, OURS]):
         assert Client().get("/stock/7/a").content == b"there"

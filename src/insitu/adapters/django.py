@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -21,13 +23,13 @@ from insitu.adapters.wsgi_answers import asked, settled
 from insitu.core import guard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from concurrent.futures import Future
 
     from django.http import HttpRequest
 
     from insitu.web.messages import Response
 
+_NO_LOOP: Final[Callable[[], object]] = lambda: None  # noqa: E731
 _CATCH_ALL: Final = ("<", "^<", "^(", "(", "^.", ".")
 
 
@@ -42,7 +44,8 @@ class Middleware:
         if found is None:
             raise MiddlewareNotUsed
         self.get_response = get_response
-        self._requests, self._api, self._read, self._header = found
+        self._requests, self._api, self._read, self._header, self._watch = found
+        self._loop: Callable[[], object] = _NO_LOOP
         self._awaited = iscoroutinefunction(get_response)
         if self._awaited:
             markcoroutinefunction(self)
@@ -65,6 +68,10 @@ class Middleware:
         return response
 
     async def _serve(self, request: HttpRequest) -> Any:
+        if self._loop() is not (loop := asyncio.get_running_loop()):
+            # Django's ASGI has no lifespan that would tell where it begins.
+            self._loop = weakref.ref(loop)
+            guard.call("django.loop", self._watch)
         if not self._watches(request):
             return _told(request, await self.get_response(request))
         if self._api.owns(request.path_info) and (answer := self._ours(request)) is not None:

@@ -13,12 +13,22 @@ if TYPE_CHECKING:
 
 
 class Parts(NamedTuple):
-    """The hot path, what answers our own paths, what runs a function on the reader's thread, and a header's name."""
+    """What adapters share.
+
+    Attributes:
+        requests: the hot path.
+        api: answers our own paths.
+        read: runs a function on the reader's thread.
+        header: name of a response header for the trace id, or None.
+        watch: watches the event loop that it is called in.
+
+    """
 
     requests: Requests
     api: Api
     read: Callable[[Callable[[], Any]], Future[Any]]
     header: str | None
+    watch: Callable[[], object]
 
 
 start: Callable[[], Parts | None] = lambda: None  # noqa: E731

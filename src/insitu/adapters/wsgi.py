@@ -11,10 +11,8 @@ from insitu.adapters.wsgi_served import Body, Served
 from insitu.core import context
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
+    from insitu.adapters.parts import Parts
     from insitu.signals.requests import Raw, Requests, ServerSpan
-    from insitu.web.api import Api
 
 Tokens = tuple[Any, ...]
 App = Callable[[Environ, StartResponse], Iterable[bytes]]
@@ -29,26 +27,16 @@ class Middleware:
 
     Args:
         app: the application.
-        requests: the hot path.
-        api: answers our own paths.
-        read: runs a function on the reader's thread.
-        header: name of a response header for the trace id, or None.
+        parts: what it works with.
 
     """
 
-    def __init__(
-        self,
-        app: App,
-        requests: Requests,
-        api: Api,
-        read: Callable[[Callable[[], Any]], Future[Any]],
-        header: str | None,
-    ) -> None:
+    def __init__(self, app: App, parts: Parts) -> None:
         self.app = app
-        self._requests = requests
-        self._api = api
-        self._answers = Answers(api, read)
-        self.header = header
+        self.header = parts.header
+        self._requests = parts.requests
+        self._api = parts.api
+        self._answers = Answers(parts.api, parts.read)
 
     def route(self, environ: Environ) -> str:
         """Return the template of the route that answers, "" where there is none or nobody tells."""
