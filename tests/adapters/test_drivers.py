@@ -53,13 +53,8 @@ def recorded(monkeypatch):
     django.db.backends.signals.connection_created.disconnect(dispatch_uid="insitu")
 
 
-FIRST = {"select pg_catalog.version()", "select current_schema()", "show standard_conforming_strings"}
-"""What SQLAlchemy asks each PostgreSQL at first."""
-
-
 def seen(recorded):
-    asked = [span for span in recorded.spans if span.attributes["db.query.text"] not in FIRST]
-    return [(span.scope.name, span.name) for span in asked]
+    return [(span.scope.name, span.name) for span in recorded.spans]
 
 
 @pytest.mark.parametrize("name", ["sqlite", "postgresql+psycopg", "postgresql+psycopg2"])
@@ -73,7 +68,6 @@ def test_sqlalchemys_statements_are_told_by_sqlalchemy_alone(recorded, request, 
         with pytest.raises(sqlalchemy.exc.DBAPIError):
             connection.execute(text("SELECT * FROM nowhere"))
     engine.dispose()
-    assert len(recorded.spans) == 4 + (3 if postgresql else 0)
     expected = ["CREATE TABLE t", "INSERT t", "SELECT t", "SELECT nowhere"]
     assert seen(recorded) == [("insitu.sqlalchemy", each) for each in expected]
     code = recorded.spans[-1].attributes["db.response.status_code"]

@@ -234,6 +234,7 @@ def test_where_a_statement_goes_is_told_without_the_password(recorded, url, expe
         def __init__(self, url):
             self.url = sqlalchemy.make_url(url)
             self.root_connection = self.engine = self.dialect = self.pool = self
+            self._dbapi_connection = None
             self.name = self.url.get_backend_name()
 
     adapter._statement(Stub(url), "SELECT 1", 1, None).end()

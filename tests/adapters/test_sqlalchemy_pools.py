@@ -5,7 +5,7 @@ import sqlalchemy
 from sqlalchemy import event, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import Pool, QueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, QueuePool
 
 from insitu.adapters import pools
 from insitu.adapters import sqlalchemy as adapter
@@ -83,7 +83,7 @@ def test_a_pool_that_keeps_no_connections_has_nothing_to_count(recorded):
 
 def test_the_pool_of_an_async_engine_is_counted(recorded, tmp_path):
     async def run():
-        made = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/shop.db", pool_size=2)
+        made = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/shop.db", poolclass=AsyncAdaptedQueuePool)
         for _ in range(2):
             async with made.connect() as connection:
                 await connection.execute(text("SELECT 1"))

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from insitu.signals.spans import SilentSpan, Span
 
 SCOPE: Final = Scope("insitu.sqlalchemy")
+_ADHOC: Final = "_AdhocProxiedConnection"
+"""Over which SQLAlchemy asks a database who it is, once for each engine: nobody's statements."""
 _SYSTEMS: Final = {"mssql": "microsoft.sql_server", "oracle": "oracle.db"}
 
 
@@ -89,12 +91,14 @@ def _handled(listeners: list[Any], own: Any, cursor: Any, statement: str, given:
     return any(each(cursor, statement, *given) for each in listeners[listeners.index(own) + 1 :])
 
 
-def _statement(execution: Any, statement: str, batch: int, parent: object) -> Span | SilentSpan:
+def _statement(execution: Any, statement: str, batch: int, parent: object) -> Span | SilentSpan | None:
     engine = execution.root_connection.engine
     pool = engine.pool
     try:
         place = pool._insitu_place
     except AttributeError:
+        if type(execution.root_connection._dbapi_connection).__name__ == _ADHOC:
+            return None
         place = pool._insitu_place = _place(engine.url, execution.dialect.name)
         sqlalchemy_pools.watch(pool, place)
     return statements.begin(statement, place, batch, parent, SCOPE)
