@@ -6,8 +6,12 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import nox
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 os.environ["UV_PYTHON_DOWNLOADS"] = "never"  # an interpreter that is not here is an error, not a download
 os.environ.pop("PYTHONPATH", None)
@@ -23,9 +27,17 @@ BUDGETED = "3.13"  # the Python that the budgets were set on; 3.11 raises, impor
 OURS = ["src", "tests", "tools", "examples", "benchmarks", "noxfile.py", "hatch_build.py"]
 
 
-def install(session: nox.Session, *groups: str) -> None:
-    """Installs insitu itself and these dependency groups of pyproject.toml."""
-    session.install("-e", ".", *(word for group in groups for word in ("--group", group)))
+OLDEST = [
+    *("django==4.2", "fastapi==0.100.0", "flask==2.3.0", "httpx<0.28", "sqlalchemy==2.0.0", "werkzeug<3"),
+    *("opentelemetry-api==1.27.0", "opentelemetry-sdk==1.27.0", "orjson==3.9.0", "prometheus-client==0.20.0"),
+    *("psutil==5.9.0", "urllib3==2.0.2", "wrapt==1.14.0"),
+]
+"""The oldest releases that insitu promises to work with: pyproject.toml's lower bounds, and what they need."""
+
+
+def install(session: nox.Session, *groups: str, pins: Sequence[str] = ()) -> None:
+    """Installs insitu itself and these dependency groups of pyproject.toml, some of them in releases of their own."""
+    session.install("-e", ".", *(word for group in groups for word in ("--group", group)), *pins)
 
 
 def pytest(session: nox.Session, *arguments: str) -> None:
@@ -65,12 +77,12 @@ def matrix(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def oldest(session: nox.Session) -> None:
-    """The contract of every adapter with the oldest release of its framework that insitu supports."""
-    install(session, "test")
-    session.install("django==4.2", "fastapi==0.100.0", "flask==2.3.0", "werkzeug<3", "httpx<0.28")
+    """The contract of every adapter, and the core, with the oldest releases that insitu supports."""
+    install(session, "test", pins=OLDEST)
     # What they were written against warns of them; and a request that is cancelled leaves its file open in Django 4.2.
     old = ("-W", "ignore::DeprecationWarning", "-W", "ignore::ResourceWarning")
-    pytest(session, *old, "tests/adapters/test_contracts.py", *session.posargs)
+    tests = ["tests/core", *(f"tests/adapters/test_{name}.py" for name in ("contracts", "sqlalchemy"))]
+    pytest(session, *old, *(session.posargs or tests))
 
 
 @nox.session
