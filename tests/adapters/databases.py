@@ -1,12 +1,17 @@
 """Drivers that get rid of their hooks again, and what tests of all of them look at."""
 
+import contextlib
 import sqlite3
 
 import aiosqlite
 import asyncpg
 import psycopg
 import pymysql.cursors
+import sqlalchemy
 from asyncpg import cursor, prepared_stmt
+from sqlalchemy import event
+
+from insitu.adapters import sqlalchemy as adapter
 
 METHODS = [
     *((sqlite3.dbapi2, "connect"), (sqlite3, "connect"), (aiosqlite.Connection, "_execute")),
@@ -28,6 +33,18 @@ def restored(patch):
     for owner, name in METHODS:
         if hasattr(owner, name):
             patch.setattr(owner, name, getattr(owner, name))
+
+
+@contextlib.contextmanager
+def sqlalchemy_hooked(patch):
+    """SQLAlchemy with its hook, for a block."""
+    patch.setattr(sqlalchemy.pool.Pool, "connect", sqlalchemy.pool.Pool.connect)
+    adapter.hook(sqlalchemy)
+    yield
+    for name, function in adapter._LISTENERS.items():
+        event.remove(sqlalchemy.engine.Engine, name, function)
+    event.remove(sqlalchemy.pool.Pool, "connect", adapter._connected)
+    event.remove(sqlalchemy.pool.Pool, "checkout", adapter._checked_out)
 
 
 def where(span):

@@ -11,19 +11,16 @@ import psycopg2
 import pytest
 import sqlalchemy
 from django.db.utils import ConnectionHandler
-from sqlalchemy import event, text
-from sqlalchemy.engine import Engine
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import Pool
 
 import insitu
 from insitu.adapters import asyncpg as asyncpg_adapter
 from insitu.adapters import dbapi, django_orm, drivers
 from insitu.adapters import psycopg as psycopg_adapter
-from insitu.adapters import sqlalchemy as sqlalchemy_adapter
 from insitu.adapters.statements import Database
 from insitu.testing import recording
-from tests.adapters.databases import restored, where
+from tests.adapters.databases import restored, sqlalchemy_hooked, where
 from tests.adapters.django_settings import configure
 
 configure()
@@ -40,16 +37,11 @@ def recorded(monkeypatch):
         (dbapi.hook_psycopg2, psycopg2),
         (psycopg_adapter.hook, psycopg),
         (asyncpg_adapter.hook, asyncpg),
-        (sqlalchemy_adapter.hook, sqlalchemy),
         (django_orm.hook, django.db.backends.signals),
     ):
         hook(module)
-    with recording() as started:
+    with sqlalchemy_hooked(monkeypatch), recording() as started:
         yield started
-    for name, function in sqlalchemy_adapter._LISTENERS.items():
-        event.remove(Engine, name, function)
-    event.remove(Pool, "connect", sqlalchemy_adapter._connected)
-    event.remove(Pool, "checkout", sqlalchemy_adapter._checked_out)
     django.db.backends.signals.connection_created.disconnect(dispatch_uid="insitu")
 
 

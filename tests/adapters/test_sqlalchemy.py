@@ -8,28 +8,23 @@ import sqlalchemy
 from fastapi import FastAPI
 from opentelemetry.context import attach, detach, set_value
 from sqlalchemy import event, text
-from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from sqlalchemy.pool import Pool, QueuePool
+from sqlalchemy.pool import QueuePool
 
 import insitu
 from insitu import runtime
 from insitu.adapters import sqlalchemy as adapter
 from insitu.core import context
 from insitu.testing import recording
+from tests.adapters.databases import sqlalchemy_hooked
 from tests.adapters.serving import call
 
 
 @pytest.fixture
-def recorded():
-    with recording() as started:
-        adapter.hook(sqlalchemy)
+def recorded(monkeypatch):
+    with sqlalchemy_hooked(monkeypatch), recording() as started:
         yield started
-    for name, function in adapter._LISTENERS.items():
-        event.remove(Engine, name, function)
-    event.remove(Pool, "connect", adapter._connected)
-    event.remove(Pool, "checkout", adapter._checked_out)
 
 
 @pytest.fixture

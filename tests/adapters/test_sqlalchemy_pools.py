@@ -2,14 +2,13 @@ import asyncio
 
 import pytest
 import sqlalchemy
-from sqlalchemy import event, text
-from sqlalchemy.engine import Engine
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool, QueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, QueuePool
 
 from insitu.adapters import pools
-from insitu.adapters import sqlalchemy as adapter
 from insitu.testing import recording
+from tests.adapters.databases import sqlalchemy_hooked
 
 NAME = "db.client.connection.pool.name"
 STATE = "db.client.connection.state"
@@ -17,15 +16,9 @@ STATE = "db.client.connection.state"
 
 @pytest.fixture
 def recorded(monkeypatch):
-    monkeypatch.setattr(Pool, "connect", Pool.connect)
     monkeypatch.setattr(pools, "_watched", type(pools._watched)())
-    with recording() as started:
-        adapter.hook(sqlalchemy)
+    with sqlalchemy_hooked(monkeypatch), recording() as started:
         yield started
-    for name, function in adapter._LISTENERS.items():
-        event.remove(Engine, name, function)
-    event.remove(Pool, "connect", adapter._connected)
-    event.remove(Pool, "checkout", adapter._checked_out)
 
 
 def engine(tmp_path, **options):
