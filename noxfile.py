@@ -79,8 +79,7 @@ def matrix(session: nox.Session) -> None:
 def oldest(session: nox.Session) -> None:
     """The contract of every adapter, and the core, with the oldest releases that insitu supports."""
     install(session, "test", pins=OLDEST)
-    # What they were written against warns of them; and a request that is cancelled leaves its file open in Django 4.2.
-    old = ("-W", "ignore::DeprecationWarning", "-W", "ignore::ResourceWarning")
+    old = ("-W", "ignore::DeprecationWarning")  # what they were written against warns of them
     tests = ["tests/core", *(f"tests/adapters/test_{name}.py" for name in ("contracts", "sqlalchemy"))]
     pytest(session, *old, *(session.posargs or tests))
 

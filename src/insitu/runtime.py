@@ -215,7 +215,7 @@ class Runtime:
         return current().pipeline.read(function) if _runtime is not None else self.pipeline.read(function)
 
     def _loop_started(self) -> None:
-        self.resources.attach_loop()
+        (current() if _runtime is not None else self).resources.attach_loop()
 
     # --- what the pipeline knows only as callables ---
 

@@ -10,7 +10,7 @@ TOTAL = {"name": "", "count": 0, "errors": 0, "rate": 0.0}
 
 def facts(*remote, count=0, http=(), database=(), sent=(), begun=()):
     calls = {HTTP_CALLS: http, DATABASE_CALLS: database, TASKS_SENT: sent, TASKS_BEGUN: begun}
-    return Facts({"total": {**TOTAL, "count": count}, "first": 10 * 10**9}, calls, remote, 30 * 10**9)
+    return Facts({"total": {**TOTAL, "count": count}}, calls, remote, 10 * 10**9, 30 * 10**9)
 
 
 def http(host, times, seconds=1.0, **labels):

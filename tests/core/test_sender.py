@@ -126,6 +126,24 @@ def test_a_few_log_records_do_not_wait_for_ever_beside_traces(make):
     assert sender.pending() == {"traces": 1, "logs": 0}
 
 
+def test_log_records_that_are_due_go_between_the_batches_of_traces_that_never_end(make):
+    exporter, clock = Recorder(), FakeClock()
+    exporter.encode = lambda signals: [Part(signal, 1, 100, signal) for signal in signals]
+    sender = make(exporter, clock=clock)
+    taken = exporter.send
+
+    def send(signal, parts, timeout):
+        if len(exporter.batches) < 5:
+            sender.accept(["traces"] * exporter.batch_items)
+        return taken(signal, parts, timeout)
+
+    exporter.send = send
+    sender.accept([*["traces"] * exporter.batch_items, "logs"])
+    clock.advance(exporter.delay)
+    sender.step()
+    assert [signal for signal, _ in exporter.batches].index("logs") <= 1
+
+
 def test_a_batch_is_not_split_within_a_part(make):
     exporter = Recorder()
     exporter.encode = lambda records: [Part("traces", 7, 100, number) for number, _ in enumerate(records)]

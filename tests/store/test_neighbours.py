@@ -122,9 +122,13 @@ def test_a_store_in_memory_has_this_service_alone():
     store.writer.close()
 
 
-def test_it_is_known_up_to_when_calls_are_counted(stores, neighbours):
+def test_it_is_known_from_when_to_when_calls_of_a_service_without_requests_are_counted(stores, neighbours):
     shop = stores["shop"]
+    shop.clock.advance(100)
     take(shop, took(10, 1.0))
+    begun = shop.clock.wall() // (10 * SECOND) * 10 * SECOND
+    take(shop, took(20, 1.0))
     counted = shop.clock.wall()
     shop.clock.advance(9)
-    assert neighbours.facts(counted - 60 * SECOND, shop.clock.wall())["The shop"].until == counted
+    told = neighbours.facts(counted - 60 * SECOND, shop.clock.wall())["The shop"]
+    assert (told.since, told.until) == (begun, counted)

@@ -65,8 +65,8 @@ class Neighbours:
         total = {"name": "", "count": 7, "errors": 1, "rate": 0.1, "p50": 0.1, "p95": 0.2, "p99": 0.3, "longest": 0.4}
         peer = {"server.address": "10.0.0.7", "server.port": "8000"}
         calls = {"http.client.request.duration": [Called(peer, 60, 6.0)]}
-        shop = Facts({"total": total, "first": since}, calls, [RemoteSpan("a1", "", "10.0.0.7:8000")], until)
-        prices = Facts({"total": {**total, "count": 60}, "first": since}, {}, [RemoteSpan("b2", "a1", "")])
+        shop = Facts({"total": total}, calls, [RemoteSpan("a1", "", "10.0.0.7:8000")], since, until)
+        prices = Facts({"total": {**total, "count": 60}}, {}, [RemoteSpan("b2", "a1", "")])
         return {"shop": shop, "prices": prices}
 
     def trace(self, trace_id):

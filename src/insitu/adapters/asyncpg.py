@@ -53,6 +53,8 @@ async def _run_prepared(many: bool, wrapped: Callable[..., Any], prepared: Any, 
 async def _acquire(_: bool, wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:
     """Measure the wait for a connection of a pool, which takes no weak reference: its queue does."""
     queue = getattr(pool, "_queue", None)
+    if queue is None:  # not opened yet: asyncpg says so
+        return await wrapped(*args, **kwargs)
     with Wait(queue, _timed_out):
         connection = await wrapped(*args, **kwargs)
     guard.call("asyncpg", _watch, queue, connection)

@@ -69,9 +69,7 @@ class Middleware:
 
     async def _serve(self, request: HttpRequest) -> Any:
         if self._loop() is not (loop := asyncio.get_running_loop()):
-            # Django's ASGI has no lifespan that would tell where it begins.
-            self._loop = weakref.ref(loop)
-            guard.call("django.loop", self._watch)
+            guard.call("django.loop", self._begin, loop)
         if not self._watches(request):
             return _told(request, await self.get_response(request))
         if self._api.owns(request.path_info) and (answer := self._ours(request)) is not None:
@@ -83,6 +81,11 @@ class Middleware:
         finally:
             served.leave(response)
         return response
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Watch a loop from its first request on: Django's ASGI has no lifespan that would tell where it begins."""
+        self._loop = weakref.ref(loop)
+        self._watch()
 
     def _watches(self, request: HttpRequest) -> bool:
         """Whether nobody above has begun the request already."""

@@ -33,10 +33,13 @@ def lead(connection: object, place: Database | None) -> None:
         place: its end; None: its owner, SQLAlchemy or Django, tells of its statements.
 
     """
-    try:
-        connection._insitu_place = place  # type: ignore[attr-defined]
-    except (AttributeError, TypeError):
+    if not guard.attempt(_mark, connection, place, default=False):
         guard.attempt(_places.__setitem__, connection, place)
+
+
+def _mark(connection: Any, place: Database | None) -> bool:
+    connection._insitu_place = place
+    return True
 
 
 def is_led(connection: Any) -> bool:

@@ -65,8 +65,9 @@ def watch(pool: object, name: str, count: Callable[[Any], Counts]) -> None:
     """
     if pool not in _watched and len(_watched) < MOST_POOLS:
         _watched[pool] = (name, count)
-        if collect not in metrics.registry.callbacks:
-            metrics.registry.callbacks.append(collect)
+        with metrics.registry.lock:
+            if collect not in metrics.registry.callbacks:
+                metrics.registry.callbacks.append(collect)
 
 
 def name_of(where: Mapping[str, Any], otherwise: str) -> str:

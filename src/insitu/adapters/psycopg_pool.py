@@ -8,6 +8,7 @@ import wrapt
 
 from insitu.adapters import pools
 from insitu.adapters.pools import Counts, Wait
+from insitu.core import guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,15 +21,19 @@ def hook(module: Any) -> None:
 
 
 def _waiting(wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:
-    pools.watch(pool, pool.name, _counts)
+    guard.call("psycopg_pool", _watch, pool)
     with Wait(pool, _timed_out):
         return wrapped(*args, **kwargs)
 
 
 async def _waiting_async(wrapped: Callable[..., Any], pool: Any, args: Any, kwargs: Any) -> Any:
-    pools.watch(pool, pool.name, _counts)
+    guard.call("psycopg_pool", _watch, pool)
     with Wait(pool, _timed_out):
         return await wrapped(*args, **kwargs)
+
+
+def _watch(pool: Any) -> None:
+    pools.watch(pool, pool.name, _counts)
 
 
 def _timed_out(error: BaseException) -> bool:
@@ -38,4 +43,5 @@ def _timed_out(error: BaseException) -> bool:
 def _counts(pool: Any) -> Counts:
     stats = pool.get_stats()
     idle = stats["pool_available"]
-    return Counts(stats["pool_size"] - idle, idle, stats["pool_max"], stats["requests_waiting"])
+    limit = stats["pool_max"] or None  # 0 is none: a pool that keeps nothing
+    return Counts(stats["pool_size"] - idle, idle, limit, stats["requests_waiting"])

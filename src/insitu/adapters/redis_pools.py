@@ -72,5 +72,6 @@ def _counts(pool: Any) -> Counts:
     made = getattr(pool, "_connections", None)
     if made is None:
         return Counts(len(pool._in_use_connections), len(pool._available_connections), limit)
-    idle = sum(waiting is not None for waiting in list(pool.pool.queue))  # the pool that blocks where all are in use
+    waiting = pool.pool  # of the pool that blocks where all are in use; redis-py 5 has a queue of asyncio's for it
+    idle = sum(each is not None for each in list(waiting.queue if hasattr(waiting, "queue") else waiting._queue))
     return Counts(len(made) - idle, idle, limit)

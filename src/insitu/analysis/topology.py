@@ -33,7 +33,7 @@ def services(facts: Mapping[str, Facts]) -> list[dict[str, Any]]:
 def dependencies(facts: Mapping[str, Facts]) -> dict[str, Any]:
     """Return the map as {nodes: [{name, kind}], edges: [{from, to, kind, count, errors, rate, mean}]}.
 
-    A rate is one a second from the service's first request in the period to its newest sample, a mean is in seconds: of
+    A rate is one a second of the time in which the service is known and its calls are counted, a mean is in seconds: of
     a call what it takes, of a task that a service takes from a queue how long it has waited there.
     """
     known = names_of_peers(facts)
@@ -82,8 +82,7 @@ def _queue(call: Called) -> Node:
 
 
 def _seconds(told: Facts) -> float:
-    nanoseconds: int = told.until - told.routes["first"]
-    return max(1.0, nanoseconds / 1e9)
+    return max(1.0, (told.until - told.since) / 1e9)
 
 
 def _edge(caller: Node, called: Node, count: float, errors: float, took: float, seconds: float) -> dict[str, Any]:

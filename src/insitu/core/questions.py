@@ -124,6 +124,7 @@ class Facts(NamedTuple):
         routes: as `Reader.routes` returns them.
         calls: by the name of the metric.
         remote: of the newest kept traces.
+        since: wall nanoseconds from which on the service is known: of its first request, or else of its first sample.
         until: wall nanoseconds up to which calls are counted: of the newest sample; 0 where there is none.
 
     """
@@ -131,6 +132,7 @@ class Facts(NamedTuple):
     routes: Mapping[str, Any]
     calls: Mapping[str, Sequence[Called]]
     remote: Sequence[RemoteSpan]
+    since: int = 0
     until: int = 0
 
 

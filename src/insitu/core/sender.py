@@ -161,13 +161,15 @@ class Sender:
     def _due(self) -> Signal | None:
         with self._lock:
             now = self._now()
-            for signal, items in self._items.items():
-                if items and (self._flushing or items >= self.exporter.batch_items or now >= self._next(signal)):
-                    return signal
-        return None
+            due = [
+                signal
+                for signal, items in self._items.items()
+                if items and (self._flushing or items >= self.exporter.batch_items or now >= self._next(signal))
+            ]
+        return min(due, key=self._next, default=None)  # none waits for another's batches
 
     def _next(self, signal: Signal) -> float:
-        """Return when what there is of a signal goes, however little: none waits for another's batches."""
+        """Return when what there is of a signal goes, however little."""
         return self._last_send.get(signal, self._begun) + self.exporter.delay
 
     def _pause(self) -> float:

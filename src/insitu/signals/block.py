@@ -93,15 +93,16 @@ class Block(Span):
         if error is not None:
             self.fail(error)
         trace = self.trace
-        spans, end = trace.spans, now + trace.offset
+        end = now + trace.offset
         if (
             provider.full
-            and not (self.end_time or self.local_root or trace.closed)
-            and len(spans) < PARTIAL_SPANS - 1
+            and not (self.end_time or self.local_root)
+            and len(trace.spans) < PARTIAL_SPANS - 1
             and end - trace.since < PARTIAL_NANOSECONDS
+            and not trace.closed
         ):
             self.end_time = end if end > self.start_time else self.start_time
-            spans.append(self)
+            trace.spans.append(self)
         else:
             self.close(now)
         if trace.metered:

@@ -170,13 +170,16 @@ class Instrument:
 
         A value of None is no label. For an instrument that is used in no other way: values alone are looked up.
         """
+        fresh = False
         with self.lock:
             for values, amount in measured:
                 cell = self.cells.get(values)
                 if cell is None:
                     known = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-                    cell = self.cell(values, known)
+                    cell, fresh = self._made(values, known), True
                 cell.record(amount)
+        if fresh:
+            self.registry.counted()
 
     def _made(self, key: Any, labels: Mapping[str, Any]) -> Any:
         if len(self.cells) >= SERIES:

@@ -22,6 +22,7 @@ _TRACES: Final = 300
 _SECONDS: Final = 0.05
 _SAMPLES: Final = 10
 """About how many samples of a period are compared: a process that began anew between two costs what was in between."""
+_FIRST: Final = 'SELECT min("start") FROM sample WHERE length = ? AND "start" >= ?'
 _Totals = dict[tuple[tuple[str, str], ...], list[float]]
 
 
@@ -74,28 +75,33 @@ class Neighbours:
 
 def _facts(reader: Reader, since: int, until: int) -> Facts:
     called = {name: _called(reader, name, since, until) for name in CALLS}
-    calls, newest = {name: found for name, (found, _) in called.items()}, max(moment for _, moment in called.values())
-    return Facts(reader.routes(since, until), calls, list(_remote(reader, Period(since, until, _TRACES))), newest)
+    calls, moments = {name: found for name, (found, _) in called.items()}, [each for _, each in called.values() if each]
+    routes = reader.routes(since, until)
+    begun = routes["first"] if routes["series"] else max(since, min([least for least, _ in moments], default=since))
+    newest = max([most for _, most in moments], default=0)
+    return Facts(routes, calls, list(_remote(reader, Period(since, until, _TRACES))), begun, newest)
 
 
-def _called(reader: Reader, name: str, since: int, until: int) -> tuple[list[Called], int]:
-    """Return the calls of a period, and the moment of the newest sample that knows of them."""
+def _called(reader: Reader, name: str, since: int, until: int) -> tuple[list[Called], tuple[int, int] | None]:
+    """Return the calls of a period, and from when to when they are counted."""
     length = rollups.length_for(until - since)
     step = length * max(1, round((until - since) / length / _SAMPLES))
     found: _Totals = {}
-    newest = 0
+    moments: list[int] = []
     with reader._sources() as sources:
         for source in sources:
             samples = [
                 (time, {_key(labels): _totals(*rest) for labels, *rest in family[3]})
                 for time, family in reader._samples_of(name, source, (length, since - step, until, step))
             ]
-            newest = max([newest, *(time for time, _ in samples[-1:])])
+            if samples:
+                moments += [source.read(_FIRST, (length, since - step))[0][0], samples[-1][0]]
             for key, count, seconds in _growth(samples, since):
                 totals = found.setdefault(key, [0.0, 0.0])
                 totals[0] += count
                 totals[1] += seconds
-    return [Called(dict(key), count, seconds) for key, (count, seconds) in found.items() if count > 0], newest
+    calls = [Called(dict(key), count, seconds) for key, (count, seconds) in found.items() if count > 0]
+    return calls, (min(moments), max(moments)) if moments else None
 
 
 def _growth(

@@ -26,18 +26,20 @@ export function Services({ range, live, about }) {
 
 const COLOURS = { service: "server", database: "database", host: "client", queue: "internal" };
 
-/** Place every node in the column behind all that call it; a circle of calls is cut where it closes. */
+/** Place every node in the column behind all that call it; an edge that would close a circle places nobody. */
 function placed({ nodes, edges }) {
   const column = new Map(nodes.map(({ name }) => [name, 0]));
-  for (let round = 0; round < nodes.length; round += 1) {
-    let moved = false;
-    for (const { from, to } of edges) {
-      if (from !== to && column.get(to) <= column.get(from) && column.get(from) + 1 < nodes.length) {
-        column.set(to, column.get(from) + 1);
-        moved = true;
-      }
-    }
-    if (!moved) break;
+  const onward = new Map(nodes.map(({ name }) => [name, []]));
+  const reaches = (from, to) => from === to || onward.get(from).some((next) => reaches(next, to));
+  const push = (name, least) => {
+    if (column.get(name) >= least) return;
+    column.set(name, least);
+    for (const next of onward.get(name)) push(next, least + 1);
+  };
+  for (const { from, to } of edges) {
+    if (reaches(to, from)) continue;
+    onward.get(from).push(to);
+    push(to, column.get(from) + 1);
   }
   const rows = new Map();
   const at = new Map();
