@@ -149,7 +149,6 @@ ROWS: Final = (
         "httpx request, added to bare",
         Cost("calls:request_insitu", "calls:request_bare"),
         Cost("calls:request_otel", "calls:request_bare"),
-        _share(4),
     ),
     Row(
         "budget.ledger",
