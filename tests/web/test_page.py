@@ -232,6 +232,23 @@ def test_the_map_shows_who_is_called_and_how_it_goes(kept, address, page):
     expect(row).to_contain_text("16.7 %")
 
 
+def test_a_queue_that_a_service_both_fills_and_empties_leaves_the_map_where_it_is(kept, address, page):
+    hosts = [Point({"server.address": f"host-{number}", "server.port": "80"}, 1.0, (9,)) for number in range(8)]
+    kept.sample(
+        Family("insitu.task.published", "counter", [Point({"queue": "pictures"}, 20)]),
+        Family("insitu.task.wait", "histogram", [Point({"queue": "pictures"}, 5.0, (10,))], "s"),
+        Family("http.client.request.duration", "histogram", hosts, "s"),
+    )
+    page.goto(address("#/services"))
+    queue = page.locator(".map .node", has_text="queue pictures")
+    expect(queue).to_have_count(1)
+    labels = page.locator(".map .edge text")
+    expect(labels.filter(has_text="500 ms")).to_have_count(1)
+    assert not [text for text in labels.all_text_contents() if "0 s" in text]  # nobody waits for what is only sent
+    across = [node.get_attribute("transform") for node in page.locator(".map .node").all()]
+    assert sorted({where.split()[0] for where in across}) == ["translate(0", "translate(340"]
+
+
 def test_a_statement_that_repeats_is_told_on_its_trace(kept, address, page):
     told = {"insitu.repeated.statement": "SELECT author", "insitu.repeated.times": 51}
     trace = a_trace(a_span(at=kept.now - SECOND, own=told))

@@ -73,7 +73,7 @@ function Edge({ edge, from, to, weight }) {
   const [endX, endY] = back ? [to.x + BOX.width / 2, to.y + BOX.height] : [to.x, to.y + BOX.height / 2];
   const middle = (x + endX) / 2;
   const line = back ? `M${x} ${y} C${x} ${y + 40} ${endX} ${endY + 40} ${endX} ${endY}` : `M${x} ${y} C${middle} ${y} ${middle} ${endY} ${endX} ${endY}`;
-  return html`<g class=${`edge ${edge.errors ? "failing" : ""}`}><title>${`${edge.from} → ${edge.to}: ${count(edge.count)} calls, ${percent(edge.errors / edge.count)} failed, ${duration(edge.mean)} each`}</title>
+  return html`<g class=${`edge ${edge.errors ? "failing" : ""}`}><title>${`${edge.from} → ${edge.to}: ${count(edge.count)} calls, ${percent(edge.errors / edge.count)} failed${edge.mean ? `, ${duration(edge.mean)} each` : ""}`}</title>
     <path d=${line} stroke-width=${weight}></path>
     <text x=${endX - 8} y=${endY > y ? endY + 17 : endY - 7} text-anchor="end">${rate(edge.rate)}${edge.mean ? ` · ${duration(edge.mean)}` : ""}</text></g>`;
 }
