@@ -69,7 +69,7 @@ class Middleware:
 
     async def _serve(self, request: HttpRequest) -> Any:
         if self._loop() is not (loop := asyncio.get_running_loop()):
-            guard.call("django.loop", self._begin, loop)
+            guard.call("django.loop", self._attend, loop)
         if not self._watches(request):
             return _told(request, await self.get_response(request))
         if self._api.owns(request.path_info) and (answer := self._ours(request)) is not None:
@@ -82,7 +82,7 @@ class Middleware:
             served.leave(response)
         return response
 
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _attend(self, loop: asyncio.AbstractEventLoop) -> None:
         """Watch a loop from its first request on: Django's ASGI has no lifespan that would tell where it begins."""
         self._loop = weakref.ref(loop)
         self._watch()

@@ -78,10 +78,9 @@ class Served:
 
     def look(self) -> None:
         """Find out the route: frameworks know it while they answer, and then forget."""
-        environ = self._environ
-        route = self._middleware.route(environ)
+        route = self._middleware.route(self._environ)
         if route:
-            self._route = environ.get("SCRIPT_NAME", "")[self._root :] + route
+            self.tell(route)
 
     def tell(self, route: str) -> None:
         """Take note of the route; what it is mounted below is in `environ` meanwhile."""
