@@ -9,9 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import billiard.pool
 from celery import Celery
 
 import insitu
+
+# A child whose last result came in while its worker ended waits half a minute for it to be read, insitu or not.
+billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 10
 
 insitu.init()
 orders = insitu.counter("orders", help="Orders placed.")

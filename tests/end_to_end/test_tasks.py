@@ -16,13 +16,14 @@ WITHIN_SECONDS = {"redis": 5.0, "filesystem": 10.0}  # an idle worker looks up f
 MODULE = "tests.end_to_end.tasks"
 POOLS = {
     "prefork of 2": ["--pool=prefork", "--concurrency=2"],
+    "prefork that recycles": ["--pool=prefork", "--concurrency=2", "--max-tasks-per-child=7"],
     "4 threads": ["--pool=threads", "--concurrency=4"],
     "solo": ["--pool=solo"],
 }
-# Not with --max-tasks-per-child: a SIGTERM amid its recycling leaves Celery itself hanging now and then.
 CASES = [
     ("Redis", "prefork of 2"),
     ("Redis", "4 threads"),
+    pytest.param("Redis", "prefork that recycles", marks=pytest.mark.slow),
     pytest.param("Redis", "solo", marks=pytest.mark.slow),
     pytest.param("files", "prefork of 2", marks=pytest.mark.slow),
 ]
