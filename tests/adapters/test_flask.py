@@ -111,6 +111,19 @@ def test_the_very_application_is_returned_and_instrumenting_twice_is_once(record
     assert len(servers(recorded)) == 1
 
 
+def test_what_a_middleware_below_makes_of_an_answer_is_what_is_measured(recorded):
+    app = shop()
+    theirs = app.wsgi_app
+
+    def shortened(environ, start_response):
+        yield from (piece[:3] for piece in theirs(environ, lambda _, headers: start_response("206 Part", headers)))
+
+    app.wsgi_app = shortened
+    insitu.instrument(app).test_client().get("/stock/7/hall")
+    [span] = recorded.spans()
+    assert (span.name, span.response_status, span.response_size) == ("GET /stock/<int:number>/<path:where>", 206, 3)
+
+
 def test_routes_and_hooks_that_come_later_are_seen(recorded):
     app = insitu.instrument(Flask("late"))
     app.before_request(lambda: insitu.log.info("before"))

@@ -85,7 +85,7 @@ class Middleware:
         path = scope["path"]
         if kind == "http" and self._api.owns(path) and await self._answered(scope, receive, send):
             return
-        if requests.excluded(path):
+        if requests.excluded is not None and requests.excluded(path):
             await self._hidden(scope, receive, send)
             return
         headers = dict(pairs := scope["headers"])

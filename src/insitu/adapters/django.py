@@ -93,9 +93,10 @@ class Middleware:
         return self._requests.tracing.on and not above
 
     def _begun(self, request: HttpRequest) -> Served | Hidden:
-        if self._requests.exclude is not None and self._requests.excluded(request.path):
-            return Hidden(self._requests)
-        return Served(self._requests, request)
+        requests = self._requests
+        if requests.excluded is not None and requests.excluded(request.path):
+            return Hidden(requests)
+        return Served(requests, request)
 
     def _ours(self, request: HttpRequest) -> Future[Response] | None:
         """Return the answer to one of our own paths, unless a route of the application is meant for it."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
-    from insitu.signals.requests import Raw, Requests
+    from insitu.signals.requests import Requests
 
 _ANCHORS: Final = re.compile(r"[\^$]|\\[AZ]")
 
@@ -61,7 +61,8 @@ class Served:
         began = requests.tracing.monotonic()
         self._requests = requests
         self._route = ""
-        self.span, self._tokens = wsgi.begin(requests, request.META, _raw(request))
+        scheme, version = _protocol(request)
+        self.span, self._token, self._outer = wsgi.begin(requests, request.META, request.path, scheme, version)
         request.META[wsgi.KEY] = self
         if self.span.trace.metered:
             self._meter(began)
@@ -98,7 +99,9 @@ class Served:
         """Leave the request's context; without a response what ends it is on its way to the server."""
         if response is None:
             self.broken(sys.exception())
-        wsgi.leave(self._tokens)
+        context.leave(self._token)
+        if self._outer is not None:
+            context.leave(self._outer)
 
     def tell(self, route: str) -> None:
         """Take note of the route that somebody below has found."""
@@ -166,7 +169,9 @@ def template(route: str) -> str:
     return "/" + _ANCHORS.sub("", route)
 
 
-def _raw(request: HttpRequest) -> Raw:
-    raw = wsgi.raw_of(request.META, request.path)
+def _protocol(request: HttpRequest) -> tuple[str, str]:
+    """Return scheme and version, which are not in META where Django is served over ASGI."""
     scope = getattr(request, "scope", None)
-    return raw if scope is None else (scope.get("scheme", "http"), *raw[1:3], scope.get("http_version", ""), *raw[4:])
+    if scope is not None:
+        return scope.get("scheme", "http"), scope.get("http_version", "")
+    return request.META.get("wsgi.url_scheme", "http"), request.META.get("SERVER_PROTOCOL", "")[5:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from flask import got_request_exception, request
+from flask import Flask, got_request_exception, request
 from werkzeug.exceptions import HTTPException, NotFound
 
 from insitu.adapters import wsgi
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from insitu.adapters.wsgi_answers import Environ
+
+_request: Any = request  # a proxy, which its type does not tell
 
 
 class Middleware(wsgi.Middleware):
@@ -43,10 +45,12 @@ def instrument(app: Any, make: Callable[..., Any]) -> Any:
     """
     if getattr(app, "__insitu__", False):
         return app
-    app.wsgi_app = middleware = make(Middleware, app.wsgi_app)
+    theirs = app.wsgi_app
+    app.wsgi_app = middleware = make(Middleware, theirs)
     middleware.flask = app
     got_request_exception.connect(_failed, app)
-    app.process_response = _watched(app.process_response)
+    if getattr(theirs, "__func__", None) is Flask.wsgi_app:  # nobody in between changes what Flask answers
+        app.process_response = _watched(app.process_response)
     app.__insitu__ = True
     return app
 
@@ -57,10 +61,12 @@ def _watched(process: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(process)
     def process_response(*given: Any) -> Any:
         response = process(*given)
-        served = request.environ.get(wsgi.KEY)
+        asked = _request._get_current_object()
+        served = asked.environ.get(wsgi.KEY)
         pieces = getattr(response, "response", None)
         if served is not None and type(pieces) is list and len(pieces) == 1 and type(pieces[0]) is bytes:
-            served.there(len(pieces[0]))
+            rule = asked.url_rule
+            served.there(rule.rule if rule is not None else "", len(pieces[0]))
         return response
 
     return process_response

@@ -12,9 +12,8 @@ from insitu.core import context
 
 if TYPE_CHECKING:
     from insitu.adapters.parts import Parts
-    from insitu.signals.requests import Raw, Requests, ServerSpan
+    from insitu.signals.requests import Requests, ServerSpan
 
-Tokens = tuple[Any, ...]
 App = Callable[[Environ, StartResponse], Iterable[bytes]]
 KEY: Final = "insitu.request"
 """Of `environ`: what is served (`Served`). Who finds it there is below an instrumented application."""
@@ -34,7 +33,7 @@ class Middleware:
     def __init__(self, app: App, parts: Parts) -> None:
         self.app = app
         self.header = parts.header
-        self._requests = parts.requests
+        self.requests = parts.requests
         self._api = parts.api
         self._answers = Answers(parts.api, parts.read)
 
@@ -49,21 +48,23 @@ class Middleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        requests, tracing = self._requests, self._requests.tracing
+        requests, tracing = self.requests, self.requests.tracing
         if not tracing.on or KEY in environ:
             return self.app(environ, start_response)
         began = tracing.monotonic()
         environ[KEY] = None
-        path = environ.get("PATH_INFO", "")
+        root, path = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
         if self._api.owns(path):
             answered = self._answers.answer(environ, start_response, self._hidden, self.owns)
             if answered is not None:
                 return answered
-        root = environ.get("SCRIPT_NAME", "")
-        path = _text(root + path)
-        if requests.exclude is not None and requests.excluded(path):
+        path = root + path
+        if not path.isascii():
+            path = _text(path)
+        if requests.excluded is not None and requests.excluded(path):
             return self._hidden(environ, start_response)
-        span, tokens = begin(requests, environ, raw_of(environ, path))
+        scheme, version = environ.get("wsgi.url_scheme", "http"), environ.get("SERVER_PROTOCOL", "")[5:]  # no `HTTP/`
+        span, token, outer = begin(requests, environ, path, scheme, version)
         environ[KEY] = served = Served(self, span, environ, start_response, len(root))
         if span.trace.metered:
             tracing.hot(tracing.monotonic() - began)
@@ -73,46 +74,39 @@ class Middleware:
         finally:
             if body is None:
                 served.broken(sys.exception())
-            leave(tokens)
+            context.leave(token)
+            if outer is not None:
+                context.leave(outer)
         return body
 
-    def end(self, span: ServerSpan, route: str) -> None:
-        """End a request."""
-        if not span.trace.metered:
-            self._requests.finish(span, route)
-            return
-        tracing = self._requests.tracing
-        began = tracing.monotonic()
-        self._requests.finish(span, route)
-        tracing.hot(tracing.monotonic() - began)
-
     def _hidden(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        token = self._requests.hide()
+        token = self.requests.hide()
         try:
             return Body(self.app(environ, start_response))
         finally:
             context.leave(token)
 
 
-def begin(requests: Requests, environ: Environ, raw: Raw) -> tuple[ServerSpan, Tokens]:
-    """Begin a request and make it current; `leave` takes that back."""
-    called = "HTTP_TRACEPARENT" in environ or "HTTP_BAGGAGE" in environ or requests.propagator is not None
-    above, outer = requests.arriving(headers_of(environ)) if called else (None, None)
-    length = environ.get("CONTENT_LENGTH")
+def begin(requests: Requests, environ: Environ, path: str, scheme: str, version: str) -> tuple[ServerSpan, Any, Any]:
+    """Begin a request and make it current; return its span and the tokens of one or two contexts to leave."""
+    find = environ.get
+    above = outer = None
+    if "HTTP_TRACEPARENT" in environ or "HTTP_BAGGAGE" in environ or requests.propagator is not None:
+        above, outer = requests.arriving(headers_of(environ))
+    query, host, agent = find("QUERY_STRING", ""), find("HTTP_HOST", ""), find("HTTP_USER_AGENT", "")
+    if not (query.isascii() and host.isascii() and agent.isascii()):
+        query, host, agent = _text(query), _text(host), _text(agent)
+    peer = find("REMOTE_ADDR")
+    client = (peer, find("REMOTE_PORT")) if peer else None
+    server = None if host else (find("SERVER_NAME"), find("SERVER_PORT"))  # asked for where there is no host alone
+    length = find("CONTENT_LENGTH")
     size = int(length) if length and length.isdecimal() and len(length) < _DIGITS else -1
+    raw = (scheme, path, query, version, host, agent, client, server)
     span = requests.begin(environ["REQUEST_METHOD"], raw, above, size)
     token = context.enter(span)
-    if (request_id := environ.get("HTTP_X_REQUEST_ID")) is not None:
+    if (request_id := find("HTTP_X_REQUEST_ID")) is not None:
         context.bind({"request.id": _text(request_id)[:128]})
-    return span, (token, outer)
-
-
-def leave(tokens: Tokens) -> None:
-    """Leave the contexts of a request."""
-    token, outer = tokens
-    context.leave(token)
-    if outer is not None:
-        context.leave(outer)
+    return span, token, outer
 
 
 def _text(value: str) -> str:
@@ -125,22 +119,3 @@ def headers_of(environ: Environ) -> Iterator[tuple[bytes, bytes]]:
     for name, value in environ.items():
         if name.startswith("HTTP_"):
             yield name[5:].replace("_", "-").lower().encode("latin-1"), value.encode("latin-1", "replace")
-
-
-def raw_of(environ: Environ, path: str) -> Raw:
-    """Return the raw facts of a request."""
-    find = environ.get
-    query, host, agent = find("QUERY_STRING", ""), find("HTTP_HOST", ""), find("HTTP_USER_AGENT", "")
-    if not (query.isascii() and host.isascii() and agent.isascii()):
-        query, host, agent = _text(query), _text(host), _text(agent)
-    peer, name = find("REMOTE_ADDR"), find("SERVER_NAME")
-    return (
-        find("wsgi.url_scheme", "http"),
-        path,
-        query,
-        find("SERVER_PROTOCOL", "")[5:],  # behind `HTTP/`
-        host,
-        agent,
-        (peer, find("REMOTE_PORT")) if peer else None,
-        (name, find("SERVER_PORT")) if name else None,
-    )

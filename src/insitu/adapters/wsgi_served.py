@@ -7,6 +7,7 @@ whenever the application runs.
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from insitu.core import context
@@ -58,13 +59,12 @@ class Served:
     def start(self, status: str, headers: list[tuple[str, str]], *failure: Any) -> Callable[[bytes], object]:
         """Stand for the server's `start_response`."""
         span, name = self.span, self._middleware.header
-        self.look()
-        code = status[:3]
-        span.response_status = int(code) if code.isdecimal() else 0
+        span.response_status = _code(status)
         if name is not None:
             headers = [*headers, (name, f"{span.trace.trace_id:032x}")]
         if self.whole:
             return self._start_response(status, headers, *failure)
+        self.look()
         for key, value in headers:
             if key in _LENGTHS and value.isdecimal():
                 self.announced = int(value)
@@ -97,8 +97,9 @@ class Served:
             self.failed(error)
         self.end()
 
-    def there(self, size: int) -> None:
-        """Take note that all of the body is there, so many bytes; a HEAD has none."""
+    def there(self, route: str, size: int) -> None:
+        """Take note of the route, and that all of the body is there, so many bytes; a HEAD has none."""
+        self._route = self._environ.get("SCRIPT_NAME", "")[self._root :] + route
         self.span.response_size = size if self.span.method != "HEAD" else 0
         self.whole = True
 
@@ -117,9 +118,24 @@ class Served:
 
     def end(self) -> None:
         """End the request; only the first call counts."""
-        if not self.span.end_time:
-            self._middleware.end(self.span, self._route)
-            self._environ = _NOTHING  # which holds us: a circle would wait for Python's garbage collector
+        span = self.span
+        if span.end_time:
+            return
+        requests = self._middleware.requests
+        self._environ = _NOTHING  # which holds us: a circle would wait for Python's garbage collector
+        if not span.trace.metered:
+            requests.finish(span, self._route)
+            return
+        began = requests.tracing.monotonic()
+        requests.finish(span, self._route)
+        requests.tracing.hot(requests.tracing.monotonic() - began)
+
+
+@lru_cache(256)
+def _code(status: str) -> int:
+    """Return the code of a status line, 0 where there is none."""
+    code = status[:3]
+    return int(code) if code.isdecimal() else 0
 
 
 class Serving(Protocol):

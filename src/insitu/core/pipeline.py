@@ -109,7 +109,7 @@ class Pipeline:
         atexit.register(self._exit)
 
     def _reset(self) -> None:
-        self._queue: deque[tuple[Record, int]] = deque()
+        self._queue: deque[Record] = deque()
         self._held = 0
         self.produced: dict[str, int] = {"traces": 0, "logs": 0}
         self.dropped: dict[tuple[str, str], int] = {}
@@ -121,11 +121,12 @@ class Pipeline:
 
     def put(self, record: Record, weight: int) -> None:
         """Queue a record that weighs `weight` bytes. Never blocks, never raises."""
+        record.held = weight
         with self._lock:
             room = self._held + weight <= self._cap
             if room:
                 self._held += weight
-                self._queue.append((record, weight))
+                self._queue.append(record)
         if not room:
             self._overflow(record)
         elif self.worker._thread is None:
@@ -231,9 +232,9 @@ class Pipeline:
         weight = 0
         queue = self._queue
         while queue and len(records) < _SLICE_RECORDS and weight < most:
-            record, weighs = queue.popleft()
+            record = queue.popleft()
             records.append(record)
-            weight += weighs
+            weight += record.held
         if not records:
             return 0
         traces = [record for record in records if type(record) is LocalTrace]
@@ -347,7 +348,7 @@ class Pipeline:
 
     def _abandon(self) -> None:
         while self._queue:
-            self._overflow(self._queue.popleft()[0])
+            self._overflow(self._queue.popleft())
 
     def _exit(self) -> None:
         before, kept_before = self._lost(), self._kept_on_disk()

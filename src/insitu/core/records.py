@@ -73,6 +73,7 @@ class LocalTrace:
         since: wall nanoseconds of the start, or of the last partial record.
         metered: whether the budget's meter times this trace.
         flags: W3C trace flags, as an integer.
+        held: bytes that the queue counts for it.
         kept: why the local store keeps it (`analysis.keeping`), "" when it does not; decided on the worker.
 
     """
@@ -82,6 +83,7 @@ class LocalTrace:
         "closed",
         "errors",
         "flags",
+        "held",
         "kept",
         "metered",
         "monotonic",
@@ -95,6 +97,8 @@ class LocalTrace:
         "trace_id",
         "weight",
     )
+
+    held: int
 
     def __init__(self, owner: Any, trace_id: int, flags: int, state: str, wall: int, monotonic: int) -> None:
         self.owner = owner
@@ -244,6 +248,7 @@ class ErrorRecord:
         relation: how it hangs on the one before: raised directly, `cause` (`raise ... from`), `context` (during
             handling) or `member` of a group.
         chain: causes, contexts and group members, capped.
+        held: bytes that the queue counts for it.
 
     """
 
@@ -258,6 +263,7 @@ class ErrorRecord:
     span_id: int = 0
     handled: bool = False
     attributes: Mapping[str, Any] | None = None
+    held: int = field(default=0, compare=False, repr=False)
 
 
 Place = tuple[str, int, str]
@@ -281,6 +287,7 @@ class LogRecord:
         body: the rendered message, or a plain value when it came through OpenTelemetry's Logger.
         event_name: set for OpenTelemetry events.
         place: where the standard library's logger was called; None for other loggers, which do not look.
+        held: bytes that the queue counts for it.
 
     """
 
@@ -296,6 +303,7 @@ class LogRecord:
     error: ErrorRecord | None = None
     event_name: str = ""
     place: Place | None = None
+    held: int = field(default=0, compare=False, repr=False)
 
     def fields(self) -> Attributes:
         """Return the attributes together with the place."""

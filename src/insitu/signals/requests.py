@@ -29,7 +29,7 @@ from insitu.signals.spans import Span
 from insitu.signals.tracing import OWN, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextvars import Token
     from types import TracebackType
 
@@ -49,8 +49,8 @@ _DEFAULT_METHODS: Final = "CONNECT,DELETE,GET,HEAD,OPTIONS,PATCH,POST,PUT,QUERY,
 _SERVER_ERROR: Final = 500
 _FOLDED_AT_ONCE: Final = 64
 """Unsampled requests that wait to be counted: 64 in a row cost half of what 64 cost between others' code."""
-_NAMES: Final = {"_OTHER": "HTTP"}
-"""Methods whose spans are named otherwise (HTTP conventions, "Name")."""
+_OTHER: Final = "_OTHER"
+"""Stands for methods that are not known; their spans are named `HTTP` (HTTP conventions, "Name")."""
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
@@ -112,6 +112,24 @@ class ServerSpan(Span):
     route: str
     settled: bool
 
+    def __init__(self, trace: LocalTrace, method: str, original: str, raw: Raw, size: int) -> None:
+        # `Span.__init__` and `place`, written out: a call costs more than what it does.
+        self.name = method if method != _OTHER else "HTTP"
+        self.kind = SERVER
+        self.scope = OWN
+        self.trace = trace
+        self.span_id = clocks.random_bits(64) or 1
+        self.start_time = trace.since
+        self.local_root = True
+        self.method = method
+        self.original = original
+        self.raw = raw
+        self.request_size = size
+        self.end_time = self.status_code = self.response_status = self.response_size = self.parent_id = 0
+        self.parent_remote = self.settled = False
+        self.route = self.error_type = self.status_text = ""
+        self.own = self.events = self.links = self.dropped = self._context = self._token = None
+
     @property
     def attributes(self) -> Attributes:
         """All attributes so far."""
@@ -139,7 +157,7 @@ class ServerSpan(Span):
         """Return the request as attributes of the stable HTTP semantic conventions."""
         scheme, path, query, version, host, agent, client, server = self.raw
         facts: Attributes = {"http.request.method": self.method, "url.scheme": scheme, "url.path": _text(path)}
-        if self.method == "_OTHER":
+        if self.method == _OTHER:
             facts["http.request.method_original"] = self.original
         if query:
             facts["url.query"] = _text(query)
@@ -242,7 +260,8 @@ class Requests:
         self.active: dict[int, ServerSpan] = {}
         self._seen: dict[tuple[str, str], int] = {}
         self._methods = known_methods()
-        self.exclude: re.Pattern[str] | None = None
+        self.excluded: Callable[[str], object] | None = None
+        """Tells whether a path is out of every signal; None where none is."""
         self.exemplars_are_kept = False
         self.intervals: Intervals | None = None
         self.propagator: TextMapPropagator | None = None
@@ -281,13 +300,9 @@ class Requests:
 
         """
         patterns = [re.sub(r"\\{[^/]*\\}", "[^/]+", re.escape(pattern)).replace(r"\*", ".*") for pattern in exclude]
-        self.exclude = re.compile("|".join(patterns)) if patterns else None
+        self.excluded = re.compile("|".join(patterns)).fullmatch if patterns else None
         self.propagator = propagator
         self._methods = known_methods()
-
-    def excluded(self, path: str) -> bool:
-        """Whether a path is out of every signal."""
-        return self.exclude is not None and self.exclude.fullmatch(path) is not None
 
     def arriving(self, headers: Iterable[tuple[bytes, bytes]]) -> tuple[Parent | None, Token[Context] | None]:
         """Return the remote parent that raw headers name, and the token of the context that came with it."""
@@ -312,23 +327,11 @@ class Requests:
 
         """
         tracing = self.tracing
-        method = kind if kind in self._methods or kind == "WS" else "_OTHER"
-        if above is None:
-            trace, added = tracing.begin(None, method, SERVER, None)
-            parent_id, remote = 0, False
-        else:
-            trace, added = tracing.begin((*above, True), method, SERVER, None)
-            parent_id, remote = above[1], True
-        name = _NAMES.get(method, method)
-        span = ServerSpan(name, SERVER, None, OWN)
-        # `place`, written out: a call costs more than what it does.
-        span.trace, span.span_id, span.parent_id = trace, clocks.random_bits(64) or 1, parent_id
-        span.start_time, span.local_root, span.parent_remote = trace.since, True, remote
-        span.method, span.original, span.request_size = method, kind, request_size
-        span.raw = raw
-        span.response_status = span.response_size = 0
-        span.route = span.error_type = ""
-        span.settled = False
+        method = kind if kind in self._methods or kind == "WS" else _OTHER
+        trace, added = tracing.begin(None if above is None else (*above, True), method, SERVER, None)
+        span = ServerSpan(trace, method, kind, raw, request_size)
+        if above is not None:
+            span.parent_id, span.parent_remote = above[1], True
         trace.weight = len(raw[1]) + len(raw[2]) + len(raw[5])
         self.active[span.span_id] = span
         if added:
@@ -349,8 +352,9 @@ class Requests:
         began = tracing.monotonic()
         if route:
             span.route = route
-            if span.name == _NAMES.get(span.method, span.method):
-                span.name = f"{span.name} {route}"
+            name = span.name
+            if name == span.method or (name == "HTTP" and span.method == _OTHER):  # nobody has given it another one
+                span.name = f"{name} {route}"
         if span.response_status >= _SERVER_ERROR and not span.error_type:
             span.error_type = str(span.response_status)
         if span.error_type and span.status_code == Unset:
