@@ -341,13 +341,11 @@ class Runtime:
 
     def _keep(self, records: Sequence[Record]) -> list[Record]:
         """Decide what the store keeps, and return what goes any further: exporters get every sampled trace."""
-        sampled = [record for record in records if type(record) is not LocalTrace or record.sampled]
-        if self.keeper is None:
-            return sampled
-        self.keeper.decide([record for record in sampled if type(record) is LocalTrace], self.clock.wall())
-        if self.pipeline.sinks != [self.store]:
-            return sampled
-        return [record for record in sampled if type(record) is not LocalTrace or record.kept]
+        if self.keeper is not None:
+            self.keeper.decide([record for record in records if type(record) is LocalTrace], self.clock.wall())
+            if self.pipeline.sinks == [self.store]:
+                return [record for record in records if type(record) is not LocalTrace or record.kept]
+        return [record for record in records if type(record) is not LocalTrace or record.sampled]
 
     def _sdk_resource(self) -> Any:
         return _late("readable").sdk_resource(self.resource)

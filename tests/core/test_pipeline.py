@@ -10,7 +10,7 @@ import textwrap
 import threading
 import time
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -224,6 +224,21 @@ def test_counts_are_exact_whatever_the_queues_room(make, room, threads):
     assert pipeline.produced["logs"] == 4_000
     assert len(pipeline.memory.records) + dropped == 4_000
     assert pipeline._held == 0
+
+
+def test_a_record_that_finds_room_just_before_the_end_is_counted_as_lost(make):
+    pipeline = make()
+
+    class Late(deque):
+        def append(self, record):
+            pipeline.close(5.0)
+            super().append(record)
+
+    pipeline._queue = Late()
+    pipeline.put(log("late"), 100)
+    assert pipeline.counting.seen == Counter(["late"])
+    assert (pipeline.produced["logs"], pipeline.dropped) == (1, {("logs", "shutdown"): 1})
+    assert (pipeline._held, bodies(pipeline)) == (0, [])
 
 
 def test_a_flush_is_false_once_after_a_loss(make):

@@ -11,6 +11,7 @@ dropped, and that is counted too.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
 import time
@@ -120,18 +121,27 @@ class Pipeline:
     # --- the application's threads ---
 
     def put(self, record: Record, weight: int) -> None:
-        """Queue a record that weighs `weight` bytes. Never blocks, never raises."""
-        record.held = weight
-        with self._lock:
-            room = self._held + weight <= self._cap
-            if room:
-                self._held += weight
-                self._queue.append(record)
-        if not room:
+        """Queue a record that weighs `weight` bytes. Never blocks, never raises.
+
+        Without a lock, which would cost a request more than all the rest here: while CPython has its global lock it
+        never leaves a thread between reading and writing in `+=`.
+        """
+        if self._held + weight > self._cap:
             self._overflow(record)
+            return
+        record.held = weight
+        self._held += weight
+        self._queue.append(record)
+        if self.worker._thread is None or self._held > self._crowded:
+            self._attend()
+
+    def _attend(self) -> None:
+        """Look after a queue that nobody empties, or not fast enough."""
+        if not self.open:  # closed since the caller looked for room
+            self._abandon()
         elif self.worker._thread is None:
             self._start()
-        elif self._held > self._crowded:
+        else:
             self._make_way()
 
     def _make_way(self) -> None:
@@ -239,8 +249,8 @@ class Pipeline:
             return 0
         traces = [record for record in records if type(record) is LocalTrace]
         spans = sum([len(trace.spans) for trace in traces if trace.sampled])
+        self._held -= weight
         with self._lock:
-            self._held -= weight
             self.produced["traces"] += spans
             self.produced["logs"] += len(records) - len(traces)
         self._handle(records)
@@ -329,7 +339,7 @@ class Pipeline:
             if not self.open:
                 return True
             self.open = False
-            self._cap = -1  # no room for anything
+            self._cap = self._crowded = -1  # no room for anything, and whoever has just found some looks again
         atexit.unregister(self._exit)
         _live.discard(self)
         self.worker.stop(timeout / 4)
@@ -347,8 +357,11 @@ class Pipeline:
         return self._lost_none() and done
 
     def _abandon(self) -> None:
-        while self._queue:
-            self._overflow(self._queue.popleft())
+        with contextlib.suppress(IndexError):  # no more
+            while True:
+                record = self._queue.popleft()
+                self._held -= record.held
+                self._overflow(record)
 
     def _exit(self) -> None:
         before, kept_before = self._lost(), self._kept_on_disk()
