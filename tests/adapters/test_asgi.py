@@ -18,6 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 import insitu
 from insitu import runtime
+from insitu.core import guard
 from insitu.testing import FakeClock, recording
 from tests.adapters.serving import body, call, counted, raw_status, served, status
 from tests.servers import free_port, until
@@ -63,7 +64,8 @@ def test_a_bare_callable_is_returned_wrapped_and_answers_as_before(recorded):
     assert recorded.span("GET").attributes["url.path"] == "/a"
 
 
-def test_a_thing_that_is_no_application_is_returned_as_it_is_with_a_warning(recorded, caplog):
+def test_a_thing_that_is_no_application_is_returned_as_it_is_with_a_warning(recorded, caplog, monkeypatch):
+    monkeypatch.setattr(guard, "_last_logged", {})
     thing = object()
     assert insitu.instrument(thing) is thing
     assert "a object is no application" in caplog.text

@@ -119,8 +119,8 @@ def test_what_a_middleware_below_makes_of_an_answer_is_what_is_measured(recorded
         yield from (piece[:3] for piece in theirs(environ, lambda _, headers: start_response("206 Part", headers)))
 
     app.wsgi_app = shortened
-    insitu.instrument(app).test_client().get("/stock/7/hall")
-    [span] = recorded.spans()
+    assert insitu.instrument(app).test_client().get("/stock/7/hall").data == b"7 i"
+    [span] = servers(recorded)
     assert (span.name, span.response_status, span.response_size) == ("GET /stock/<int:number>/<path:where>", 206, 3)
 
 

@@ -16,6 +16,12 @@ from insitu.signals.tracing import provider
 from insitu.testing import recording
 
 
+@pytest.fixture(autouse=True)
+def unhooked(monkeypatch):
+    """Whatever is started here leaves the libraries of this process as they are."""
+    monkeypatch.setattr("wrapt.register_post_import_hook", lambda *_: None)
+
+
 def refuse(*_, **__):
     raise RuntimeError("this object does nothing")
 

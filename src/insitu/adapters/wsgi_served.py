@@ -7,7 +7,6 @@ whenever the application runs.
 from __future__ import annotations
 
 import sys
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from insitu.core import context
@@ -59,7 +58,8 @@ class Served:
     def start(self, status: str, headers: list[tuple[str, str]], *failure: Any) -> Callable[[bytes], object]:
         """Stand for the server's `start_response`."""
         span, name = self.span, self._middleware.header
-        span.response_status = _code(status)
+        code = status[:3]
+        span.response_status = int(code) if code.isdecimal() else 0
         if name is not None:
             headers = [*headers, (name, f"{span.trace.trace_id:032x}")]
         if self.whole:
@@ -121,21 +121,12 @@ class Served:
         span = self.span
         if span.end_time:
             return
-        requests = self._middleware.requests
         self._environ = _NOTHING  # which holds us: a circle would wait for Python's garbage collector
-        if not span.trace.metered:
-            requests.finish(span, self._route)
-            return
-        began = requests.tracing.monotonic()
+        requests, metered = self._middleware.requests, span.trace.metered
+        began = requests.tracing.monotonic() if metered else 0
         requests.finish(span, self._route)
-        requests.tracing.hot(requests.tracing.monotonic() - began)
-
-
-@lru_cache(256)
-def _code(status: str) -> int:
-    """Return the code of a status line, 0 where there is none."""
-    code = status[:3]
-    return int(code) if code.isdecimal() else 0
+        if metered:
+            requests.tracing.hot(requests.tracing.monotonic() - began)
 
 
 class Serving(Protocol):
