@@ -173,7 +173,7 @@ class Runtime:
         began = self.clock.cpu()
         done = self.pipeline.flush(timeout, hurry=hurry)
         if self.store is not None:
-            guard.call("store.write", self.store.write)
+            self.store.flush(self.collect())
         if self.workers is not None:
             guard.call("workers", self.workers.publish_at_once)
         self.meter.add("flush", self.clock.cpu() - began)
@@ -328,7 +328,7 @@ class Runtime:
         requests.exemplars_are_kept = not self.pipeline.senders
         self.pipeline.sinks.append(self.store)
         self.pipeline.every(1.0, self.store.write, "store")
-        self.pipeline.ending.append(self.store.close)
+        self.pipeline.ending.extend((lambda: self.store.flush(self.collect()), self.store.close))
         if folder is not None and self._threads and _late("locks").KNOWN:
             self.workers = _late("workers").Workers(folder, self.clock, self._of_this_worker, self.environ, _told)
             self.pipeline.every(PUBLISH_SECONDS, self.workers.publish_in_time, "workers")

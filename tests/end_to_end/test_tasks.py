@@ -4,9 +4,10 @@ import contextlib
 import re
 import signal
 
+import httpx
 import pytest
 
-from tests.end_to_end.test_exits import Run
+from tests.end_to_end.test_exits import Run, kept
 from tests.servers import datadog_agent, redis_server, until
 
 pytestmark = pytest.mark.backend
@@ -52,6 +53,10 @@ class Start:
         self.scheme = broker.partition(":")[0]
         self._more = {"TASKS_FOLDER": str(folder), "TASKS_BROKER": broker}
 
+    def keep(self, store):
+        """Have what starts from now on keep what it tells."""
+        self._more["INSITU_STORE"] = str(store)
+
     def __call__(self, *command):
         return Started(self._agent, command, **self._more)
 
@@ -59,6 +64,7 @@ class Start:
         with self(MODULE, task, str(number)) as run:
             run.end()
             assert (run.process.returncode, run.spans("SPAN_KIND_PRODUCER")) == (0, number), run.complaints
+            return run.name
 
     def worker(self, *options):
         return self("celery", "-A", MODULE, "worker", "--without-gossip", "--without-mingle", *options)
@@ -100,6 +106,18 @@ def test_a_worker_that_is_told_to_end_has_delivered_everything(start, ran, name)
     assert sum(run.spans("SPAN_KIND_CLIENT") for run in runs) == 0  # what Celery says to its broker is its own
     assert max(took) <= WITHIN_SECONDS[start.scheme]
     assert "Traceback" not in runs[0].complaints + runs[1].complaints
+
+
+def test_the_map_shows_the_queue_between_who_sends_tasks_and_who_runs_them(start, ran, tmp_path):
+    start.keep(tmp_path / "store")
+    sender = start.send("order", 9)
+    with start.worker("--pool=prefork", "--concurrency=2") as worker:
+        until(lambda: len(ran()) == 9, 30, "9 tasks")
+        worker.end(signal.SIGTERM)
+    with kept(tmp_path / "store", sender) as page:
+        edges = httpx.get(f"{page}dependencies").json()["edges"]
+    told = {(edge["from"], edge["to"]): edge["count"] for edge in edges if "queue" in edge["from"] + edge["to"]}
+    assert told == {(sender, "queue celery"): 9, ("queue celery", worker.name): 9}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from insitu.core.records import Family, Point
 from insitu.store.folder import place_for
 from insitu.store.neighbours import Neighbours
 from insitu.store.reader import Reader
+from insitu.store.writer import Writer
+from insitu.testing import FakeClock
 from tests.store.facts import SECOND, a_span, a_trace
 from tests.store.test_store import Store
 
@@ -79,6 +81,43 @@ def test_a_process_that_began_in_the_time_and_one_that_began_anew_count_from_not
         take(shop, took(total, total / 10))
     ((_, times, _),) = called(neighbours, shop.clock, 100)
     assert times == pytest.approx(119)
+
+
+@pytest.fixture
+def succeed(stores, tmp_path, monkeypatch):
+    """Ends the process that writes, and begins one that finds its file."""
+
+    def succeed(seconds=0.0, *, same=False):
+        last = stores["shop"]
+        last.writer.close()
+        if not same:
+            monkeypatch.setattr(Writer, "_told", {})
+        now = (last.clock.wall() - FakeClock().wall()) / SECOND
+        stores["shop"] = Store(place_for(str(tmp_path), "shop"), after=now + seconds)
+        return stores["shop"]
+
+    return succeed
+
+
+@pytest.mark.parametrize("seconds", [0.0, 40.0, 3 * 3_600.0])
+def test_a_process_goes_on_where_one_that_is_dead_has_ended(stores, neighbours, succeed, seconds):
+    take(stores["shop"], took(40, 4.0, host="a"))
+    for counted in (50, 7):
+        following = succeed(seconds)
+        take(following, took(counted, counted / 10, host="b"), after=1.0)
+    others = [("a", 40, 4.0)] if 2 * seconds < 60 else []
+    times = 57 if seconds < 60 else 7
+    assert sorted((labels["host"], *rest) for labels, *rest in called(neighbours, following.clock, 60)) == [
+        *others,
+        ("b", pytest.approx(times), pytest.approx(times / 10)),
+    ]
+
+
+def test_what_a_process_has_told_before_it_began_anew_is_counted_once(stores, neighbours, succeed):
+    take(stores["shop"], took(40, 4.0))
+    following = succeed(same=True)
+    take(following, took(50, 5.0))
+    assert called(neighbours, following.clock, 60) == [({}, 50, pytest.approx(5.0))]
 
 
 def test_spans_with_another_process_at_their_other_end_are_told(stores, neighbours):

@@ -1,6 +1,7 @@
 """What every metric was worth: samples become series, of rates where totals were kept."""
 
 import zlib
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -144,7 +145,7 @@ def test_a_damaged_sample_costs_itself_alone(store):
 
 
 def test_one_moment_is_written_for_every_length():
-    rows = samples.rows([gauge(1)], START + 7 * SECOND)
+    rows = samples.rows(samples.taken([gauge(1)]), START + 7 * SECOND)
     assert [(row.length, row.start, row.time) for row in rows] == [
         (length, (START + 7 * SECOND) // length * length, START + 7 * SECOND) for length in LENGTHS
     ]
@@ -155,11 +156,31 @@ def test_one_moment_is_written_for_every_length():
     st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False)),
 )
 def test_any_labels_come_back_as_text(labels, value):
-    kept = samples.decoded(samples.encoded([Family("any", "gauge", [Point(labels, value)])]))
+    kept = samples.decoded(samples.encoded(samples.taken([Family("any", "gauge", [Point(labels, value)])])))
     ((back, number),) = kept["any"][3]
     assert number == pytest.approx(value)
     assert set(back) == set(labels)
     assert all(isinstance(text, str) for text in back.values())
+
+
+@given(st.lists(st.lists(st.dictionaries(st.sampled_from("abc"), st.integers(0, 9)), min_size=1), min_size=1))
+def test_totals_are_what_all_processes_have_counted(processes):
+    counted, newest = Counter(), {}
+    for samples_of in processes:
+        totals, own = samples.Totals(newest, {}), Counter()
+        for grown in samples_of:
+            own.update(grown)
+            counted.update(grown)
+            family = Family("orders", "counter", [Point({"of": name}, value) for name, value in own.items()])
+            newest = totals.add(samples.taken([family, gauge(len(own))]))
+            assert newest["queue"][3] == [[{}, len(own)]]
+    assert {labels["of"]: value for labels, value in newest.get("orders", [0, 0, 0, []])[3]} == counted
+
+
+def test_the_totals_of_the_dead_take_no_more_room_than_there_is():
+    full = samples.taken([Family("old", "counter", [Point({"n": str(n)}, 1) for n in range(samples.MOST_SERIES)])])
+    kept = samples.Totals(full, {}).add(samples.taken([gauge(1)]))
+    assert (len(kept["queue"][3]), len(kept["old"][3])) == (1, samples.MOST_SERIES - 1)
 
 
 @given(st.binary(max_size=200))

@@ -52,6 +52,8 @@ INTERVALS: Final = """
 SELECT "start", name, count, errors, durations FROM rollup WHERE length = ? AND "start" >= ? AND "start" < ?
 """
 
+NEWEST_SAMPLE: Final = "SELECT time, data FROM sample ORDER BY time DESC LIMIT 1"
+
 _DROP_OLDEST: Final = """
 DELETE FROM block WHERE id IN (SELECT id FROM block ORDER BY "end" LIMIT ?)
 """
@@ -142,6 +144,11 @@ class Database:
             going_on.append(Interval(current, length, self._totals(current, length)))
             self._connection.execute('DELETE FROM rollup WHERE length = ? AND "start" = ?', (length, current))
         return going_on
+
+    def newest_sample(self) -> bytes:
+        """Return what was sampled last, empty where nothing was."""
+        rows = self.read(NEWEST_SAMPLE)
+        return bytes(rows[0][1]) if rows else b""
 
     def _totals(self, start: int, length: int) -> dict[str, RouteTotals]:
         return dict(added(cover(lambda *asked: self.read(INTERVALS, asked), start, start + length)))

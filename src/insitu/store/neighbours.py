@@ -23,7 +23,9 @@ _SECONDS: Final = 0.05
 _SAMPLES: Final = 10
 """About how many samples of a period are compared: a process that began anew between two costs what was in between."""
 _FIRST: Final = 'SELECT min("start") FROM sample WHERE length = ? AND "start" >= ?'
-_Totals = dict[tuple[tuple[str, str], ...], list[float]]
+_LAST: Final = 'SELECT time, data FROM sample WHERE length = ? AND time < ? ORDER BY "start" DESC LIMIT 1'
+_Key = tuple[tuple[str, str], ...]
+_Totals = dict[_Key, list[float]]
 
 
 class Neighbours:
@@ -90,12 +92,11 @@ def _called(reader: Reader, name: str, since: int, until: int) -> tuple[list[Cal
     moments: list[int] = []
     with reader._sources() as sources:
         for source in sources:
-            samples = [
-                (time, {_key(labels): _totals(*rest) for labels, *rest in family[3]})
-                for time, family in reader._samples_of(name, source, (length, since - step, until, step))
-            ]
+            samples = list(_sums(reader._samples_of(name, source, (length, since - step, until, step))))
             if samples:
                 moments += [source.read(_FIRST, (length, since - step))[0][0], samples[-1][0]]
+                if samples[0][0] > since:
+                    samples = [(since, _before(reader, source, name, since - step)), *samples]
             for key, count, seconds in _growth(samples, since):
                 totals = found.setdefault(key, [0.0, 0.0])
                 totals[0] += count
@@ -104,15 +105,24 @@ def _called(reader: Reader, name: str, since: int, until: int) -> tuple[list[Cal
     return calls, (min(moments), max(moments)) if moments else None
 
 
-def _growth(
-    samples: list[tuple[int, dict[tuple[tuple[str, str], ...], list[float]]]], since: int
-) -> Iterator[tuple[tuple[tuple[str, str], ...], float, float]]:
+def _sums(samples: Iterable[tuple[int, list[Any]]]) -> Iterator[tuple[int, _Totals]]:
+    for time, family in samples:
+        yield time, {_key(labels): _totals(*rest) for labels, *rest in family[3]}
+
+
+def _before(reader: Reader, source: Source, name: str, until: int) -> _Totals:
+    """Return what was counted when nobody wrote the database: a process goes on where another has ended long ago."""
+    for length in rollups.LENGTHS:
+        for _, sums in _sums(reader._samples_of(name, source, (length, until), _LAST)):
+            return sums
+    return {}
+
+
+def _growth(samples: list[tuple[int, _Totals]], since: int) -> Iterator[tuple[_Key, float, float]]:
     """Yield (labels, count, seconds) between two samples; what grew over `since` counts in proportion.
 
     A series that was not there before, and one that fell because its process began anew, grew from nothing.
     """
-    if samples and samples[0][0] > since:
-        samples = [(since, {}), *samples]
     for (then, before), (now, after) in itertools.pairwise(samples):
         share = min(1.0, (now - since) / (now - then)) if now > then else 1.0
         for key, (count, seconds) in after.items():
@@ -127,7 +137,7 @@ def _totals(count: float, seconds: float = 0.0) -> list[float]:
     return [count, seconds]
 
 
-def _key(labels: dict[str, str]) -> tuple[tuple[str, str], ...]:
+def _key(labels: dict[str, str]) -> _Key:
     return tuple(sorted(labels.items()))
 
 

@@ -18,7 +18,7 @@ from insitu.core.records import RouteTotals
 from insitu.core.threads import Slices
 from insitu.store import blocks, rollups, samples
 from insitu.store.copies import Copies
-from insitu.store.database import INTERVALS, LOGS, TRACES
+from insitu.store.database import INTERVALS, LOGS, NEWEST_SAMPLE, TRACES
 from insitu.store.folder import databases
 from insitu.store.sources import Sources
 
@@ -42,7 +42,6 @@ _OF_A_TRACE: Final = "SELECT id, ids FROM block WHERE kind = ? AND instr(ids, ?)
 _SAMPLES: Final = """
 SELECT max(time), data FROM sample WHERE length = ? AND time >= ? AND time <= ? GROUP BY "start" / ? ORDER BY time
 """
-_NEWEST_SAMPLE: Final = "SELECT time, data FROM sample ORDER BY time DESC LIMIT 1"
 _COUNTS: Final = """
 SELECT "start", sum(count), sum(errors) FROM rollup WHERE length = ? AND "start" >= ? AND "start" < ? GROUP BY "start"
 """
@@ -177,7 +176,7 @@ class Reader:
         found: dict[str, dict[str, Any]] = {}
         with self._sources() as sources:
             for source in sources:
-                for _, kept in _samples(source, _NEWEST_SAMPLE, ()):
+                for _, kept in _samples(source, NEWEST_SAMPLE, ()):
                     for name, (kind, unit, text, series) in kept.items():
                         about = {"name": name, "kind": kind, "unit": unit, "help": text, "series": 0}
                         found.setdefault(name, about)["series"] += len(series)
@@ -213,8 +212,10 @@ class Reader:
 
     # --- how ---
 
-    def _samples_of(self, name: str, source: Source, values: Sequence[object]) -> Iterator[tuple[int, list[Any]]]:
-        for moment, found in self._slices.over(_samples(source, _SAMPLES, values)):
+    def _samples_of(
+        self, name: str, source: Source, values: Sequence[object], statement: str = _SAMPLES
+    ) -> Iterator[tuple[int, list[Any]]]:
+        for moment, found in self._slices.over(_samples(source, statement, values)):
             if name in found:
                 yield moment, found[name]
 

@@ -1,7 +1,8 @@
 """What every metric was worth, now and then: one row a moment, as a compressed document.
 
 The same moment is written for three lengths, and a later one of the same interval takes its place: what is left of an
-hour is its last sample. Counters are kept as totals, so that any two samples give a rate.
+hour is its last sample. Counters are kept as totals, so that any two samples give a rate; those of a database that one
+process after the other has written go on where the one before has ended (`Totals`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ MOST_SERIES: Final = 2_000
 MOST_SHOWN: Final = 50
 """Series of one metric, of one process, in an answer."""
 _LEVEL: Final = 6
+_COUNTED: Final = ("counter", "histogram")
+
+Kept = dict[str, list[Any]]
+"""What is kept of a moment: {name: [kind, unit, help, [[labels, value...]]]}; a histogram has count and sum."""
 
 
 class Sample(NamedTuple):
@@ -42,15 +47,15 @@ class Sample(NamedTuple):
     data: bytes
 
 
-def rows(families: Iterable[Family], now: int) -> list[Sample]:
+def rows(kept: Kept, now: int) -> list[Sample]:
     """Return what is written of one moment."""
-    data = encoded(families)
+    data = encoded(kept)
     return [Sample(length, now // length * length, now, data) for length in LENGTHS]
 
 
-def encoded(families: Iterable[Family]) -> bytes:
-    """Return {name: [kind, unit, help, [[labels, value...]]]} as compressed JSON; a histogram has count and sum."""
-    kept: dict[str, list[Any]] = {}
+def taken(families: Iterable[Family]) -> Kept:
+    """Return what is kept of some metrics."""
+    kept: Kept = {}
     room = MOST_SERIES
     for family in families:
         series = [_series(point) for point in family.points[:room]]
@@ -59,6 +64,11 @@ def encoded(families: Iterable[Family]) -> bytes:
             kept[family.name][3] += series
         elif series:
             kept[family.name] = [family.kind, family.unit, family.help, series]
+    return kept
+
+
+def encoded(kept: Kept) -> bytes:
+    """Return it as compressed JSON."""
     return zlib.compress(documents.dumps(kept), _LEVEL)
 
 
@@ -67,12 +77,51 @@ def _series(point: Point) -> list[Any]:
     return [labels, sum(point.buckets), point.value] if point.buckets else [labels, point.value]
 
 
-def decoded(data: bytes) -> dict[str, list[Any]]:
+def decoded(data: bytes) -> Kept:
     """Return what was encoded; ValueError where that cannot be told."""
     try:
         return dict(documents.loads(zlib.decompress(data)))
     except (zlib.error, TypeError) as error:
         raise ValueError(str(error)) from error
+
+
+class Totals:
+    """What the processes that have written a database, one after the other, have counted together.
+
+    Args:
+        newest: what the last one has written last.
+        told: what this process has told already, whichever database that went to.
+
+    """
+
+    def __init__(self, newest: Kept, told: Kept) -> None:
+        self._about = {name: family[:3] for name, family in newest.items()}
+        self._sums = dict(_counted(newest))
+        self._own = {key: values for key, (_, values) in _counted(told)}
+
+    def add(self, kept: Kept) -> Kept:
+        """Return what this process counts now, added to what others have counted before."""
+        own = dict(_counted(kept))
+        for key, (labels, values) in own.items():
+            before, (_, sums) = self._own.get(key), self._sums.get(key, (labels, [0] * len(values)))
+            began_anew = before is None or values[0] < before[0]
+            grown = values if began_anew else [now - then for now, then in zip(values, before or (), strict=True)]
+            self._sums[key] = labels, [total + more for total, more in zip(sums, grown, strict=True)]
+        self._own = {key: values for key, (_, values) in own.items()}
+        self._about |= {name: family[:3] for name, family in kept.items()}
+        whole = {name: [*family[:3], [] if family[0] in _COUNTED else family[3]] for name, family in kept.items()}
+        room = MOST_SERIES - sum(len(family[3]) for family in whole.values())
+        for (name, _), (labels, sums) in itertools.islice(self._sums.items(), max(0, room)):
+            whole.setdefault(name, [*self._about[name], []])[3].append([labels, *sums])
+        return whole
+
+
+def _counted(kept: Kept) -> Iterator[tuple[tuple[str, Any], tuple[dict[str, str], list[float]]]]:
+    """Yield ((name, key of the labels), (labels, values)) of each series that only grows."""
+    for name, (kind, _, _, series) in kept.items():
+        for labels, *values in series if kind in _COUNTED else ():
+            if None not in values:
+                yield (name, _key(labels)), (labels, values)
 
 
 def series_of(

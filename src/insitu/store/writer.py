@@ -9,15 +9,15 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from insitu.core import guard
 from insitu.core.records import SPAN_BYTES, UNDECIDED, Family, LocalTrace, Point
+from insitu.store import samples
 from insitu.store.blocks import LogBlock, TraceBlock
 from insitu.store.database import LOGS, TRACES, Batch, Database
 from insitu.store.folder import Lease, databases, remove_if_dead, size_of
 from insitu.store.rollups import HOUR, KEPT, Rollups
-from insitu.store.samples import rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -55,6 +55,9 @@ class Writer:
 
     """
 
+    _told: ClassVar[samples.Kept] = {}
+    """What this process has counted, as it was last told to a store."""
+
     def __init__(
         self,
         folder: Path | None,
@@ -84,6 +87,7 @@ class Writer:
         _inherited.append(self._database)
         if self._lease is not None:
             self._lease.release()
+        Writer._told = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -98,7 +102,8 @@ class Writer:
         self._retry = self._next_shrink = 0
         self._since = self._clock.wall()
         """Nothing that this process counts is older."""
-        self._samples: list[Sample] = []
+        self._sample: tuple[samples.Kept, int] | None = None
+        self._totals: samples.Totals | None = None
 
     def database(self) -> Database | None:
         """Return what is written, for who reads a store in memory."""
@@ -175,7 +180,12 @@ class Writer:
         for family in families:
             taken.append(family)
             yield
-        self._samples = rows(taken, self._clock.wall())
+        self._sample = samples.taken(taken), self._clock.wall()
+
+    def flush(self, families: Iterable[Family]) -> None:
+        """Write what there is, and what every metric is worth now."""
+        guard.call("store.sample", lambda: list(self.sample(families)))
+        guard.call("store.write", self.write)
 
     def write(self) -> None:
         """Write what has gathered, and keep within the caps."""
@@ -187,11 +197,12 @@ class Writer:
             self._fill(0)
             self._let_old_parts_go(now)
             blocks, self._full = self._full, []
-        samples, self._samples = self._samples, []
+        sample, self._sample = self._sample, None
         tallies, intervals = self._closed_tallies(), self._closed_intervals()
-        if any((blocks, tallies, intervals, samples)):
+        if any((blocks, tallies, intervals, sample)):
             is_open = self._is_open(now)  # first of all: another process may have begun the minute
-            batch = Batch(blocks, tallies, self._rollups.add(intervals), samples)
+            rows = self._rows(*sample) if sample is not None and is_open else []
+            batch = Batch(blocks, tallies, self._rollups.add(intervals), rows)
             if is_open:
                 self._write(batch, now)
             else:
@@ -199,6 +210,10 @@ class Writer:
         if self._database is not None and now >= self._next_shrink:
             self._next_shrink = now + _SHRINK_NANOSECONDS
             guard.call("store.shrink", self._shrink, now)
+
+    def _rows(self, kept: samples.Kept, at: int) -> list[Sample]:
+        Writer._told = kept
+        return samples.rows(kept if self._totals is None else self._totals.add(kept), at)
 
     def _write(self, batch: Batch, now: int) -> None:
         assert self._database is not None
@@ -223,8 +238,11 @@ class Writer:
             return
         self._lease = Lease(self.folder, self._unfit)
         self._database = Database(self._lease.path)
+        self._totals = None
         if self._lease.adopted:
             self._rollups.resume(self._database.adopt(self._since))
+            newest = guard.attempt(samples.decoded, self._database.newest_sample())
+            self._totals = samples.Totals(newest, self._told) if newest else None
 
     def _failed(self, error: Exception, now: int) -> None:
         """Try again with the next write; where the file itself is bad, with another file after a while."""
