@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from insitu.adapters import parts
 from insitu.adapters.parts import Parts
+from insitu.analysis import grouping
 from insitu.analysis.statements import Statements
 from insitu.config import W3C, Options, read
 from insitu.core import clock as clocks
@@ -226,10 +227,14 @@ class Runtime:
                 if not requests.count(record) or len(record.spans) > 1:  # a request alone has no statements
                     guard.call("statements", self.statements.look, record)
                 if record.errors:
+                    guard.call("grouping", grouping.mark, record)
                     errors.count(record.errors.values())
             elif isinstance(record, LogRecord):
+                if record.error is not None:
+                    guard.call("grouping", grouping.mark, record)
                 messages.append(record)
             else:
+                guard.call("grouping", grouping.mark, record)
                 errors.count((record,))
         if messages:
             logs.count(messages)

@@ -15,7 +15,7 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 from opentelemetry.trace import SpanKind
 
-from insitu.exporters.otlp_encoding import error_attributes
+from insitu.core.stacktrace import attributes_of
 from insitu.testing import recording
 from tests.adapters.serving import served
 from tests.servers import until
@@ -78,7 +78,7 @@ def watched_by_insitu(app):
 
 
 def ours(span):
-    events = [(event.name, error_attributes(event.error) | dict(event.attributes or {})) for event in span.events or ()]
+    events = [(event.name, attributes_of(event.error) | dict(event.attributes or {})) for event in span.events or ()]
     return described(span.name, span.kind, span.status_code, span.status_text, span.settle(), events)
 
 

@@ -1,5 +1,6 @@
 """From a request to the store and back, through the whole of insitu."""
 
+import contextlib
 import os
 
 import pytest
@@ -50,6 +51,22 @@ def test_a_request_is_found_with_its_spans_and_log_records(started):
     whole = reader.trace(trace_id)
     assert [span["name"] for span in whole["spans"]] == ["GET /items/{id}", "load"]
     assert [(record["body"], record["attributes"]["items"]) for record in whole["logs"]] == [("loaded", 3)]
+
+
+def test_errors_of_one_problem_are_found_by_their_fingerprint(started):
+    def order(product):
+        with insitu.span("order"):
+            raise LookupError(f"no price for {product}")
+
+    for product in ("lamp", "table"):
+        with contextlib.suppress(LookupError):
+            serve(500, body=lambda product=product: order(product))
+    reader = reader_of(started)
+    newest, _ = reader.traces(TraceSearch(), Period()).found
+    (span,) = [span for span in reader.trace(newest["trace_id"])["spans"] if span["name"] == "order"]
+    told = span["attributes"]["insitu.fingerprint"]
+    assert told == span["events"][0]["attributes"]["insitu.fingerprint"]
+    assert len(reader.traces(TraceSearch(key="insitu.fingerprint", value=told), Period()).found) == 2
 
 
 def test_what_is_stored_is_redacted(started):

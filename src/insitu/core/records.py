@@ -248,6 +248,7 @@ class ErrorRecord:
         relation: how it hangs on the one before: raised directly, `cause` (`raise ... from`), `context` (during
             handling) or `member` of a group.
         chain: causes, contexts and group members, capped.
+        fingerprint: of its group (`analysis.grouping`), worked out on the worker.
         held: bytes that the queue counts for it.
 
     """
@@ -263,6 +264,7 @@ class ErrorRecord:
     span_id: int = 0
     handled: bool = False
     attributes: Mapping[str, Any] | None = None
+    fingerprint: str = ""
     held: int = field(default=0, compare=False, repr=False)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import linecache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from insitu.core import guard
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from insitu.core.records import ErrorRecord, Frame
 
+FINGERPRINT: Final = "insitu.fingerprint"
+"""Attribute of an error, and of the span that it ends: which errors are one problem (`analysis.grouping`)."""
 LIMIT: Final = 65_536
 """The longest text, in bytes of UTF-8."""
 
@@ -38,6 +40,13 @@ _CUT: Final = "\n[... cut ...]\n"
 _frames: dict[tuple[int, int], tuple[CodeType, str]] = {}
 """Formatted frames. Keyed by identity, because code objects of different files may be equal; each entry holds its code
 object, so that the identity cannot be given to another one."""
+
+
+def attributes_of(error: ErrorRecord) -> dict[str, Any]:
+    """Return an exception as OpenTelemetry's attributes, with its stack trace and the fingerprint of its group."""
+    told = {"exception.type": error.type, "exception.message": error.message}
+    told["exception.stacktrace"] = format_error(error)
+    return told | {FINGERPRINT: error.fingerprint} if error.fingerprint else told
 
 
 def format_error(error: ErrorRecord, limit: int = LIMIT) -> str:

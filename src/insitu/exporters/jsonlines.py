@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 from insitu.core import documents, guard, stacktrace
 from insitu.core.ports import Delivery, Part
-from insitu.core.records import ErrorRecord, LogRecord, place_attributes
+from insitu.core.records import LogRecord, place_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -103,7 +103,7 @@ class Exporter:
         if record.attributes:
             line.update(_apart(record.attributes, record.place))
         if record.error is not None:
-            line.update(_error(record.error))
+            line.update(stacktrace.attributes_of(record.error))
         head = self._heads.get((record.level, record.logger)) or self._head(record.level, record.logger)
         tail = self._tails.get(record.place) or self._tail(record.place) if record.place is not None else b"}"
         return b'{"timestamp":"' + _rfc3339(record.timestamp) + head + dumps(line)[1:-1] + tail
@@ -128,14 +128,6 @@ def _apart(fields: Attributes, place: Place | None) -> Attributes:
     """Return the fields whose names are not those of a line's own."""
     own = _OWN if place is None else _OWN_PLACED
     return fields if own.isdisjoint(fields) else {name: value for name, value in fields.items() if name not in own}
-
-
-def _error(error: ErrorRecord) -> dict[str, Any]:
-    return {
-        "exception.type": error.type,
-        "exception.message": error.message,
-        "exception.stacktrace": stacktrace.format_error(error),
-    }
 
 
 _seconds: Final[dict[int, bytes]] = {}

@@ -23,7 +23,7 @@ from insitu.core.records import (
     SpanLink,
     SpanRecord,
 )
-from insitu.core.stacktrace import format_error
+from insitu.core.stacktrace import attributes_of
 from insitu.exporters.protobuf import (
     DOUBLE,
     FIXED64,
@@ -109,7 +109,7 @@ def _outcome(record: SpanRecord) -> Iterator[bytes]:
 def _event(event: SpanEvent) -> bytes:
     values = event.attributes or {}
     if event.error is not None:
-        values = {**error_attributes(event.error), **values}
+        values = {**attributes_of(event.error), **values}
     moment = b"\x09" + FIXED64(clamped(event.timestamp))
     return message(b"\x5a", moment + text(b"\x12", event.name) + pairs(b"\x1a", values))
 
@@ -124,23 +124,17 @@ def log(record: LogRecord) -> bytes:
     """Return a log record as a field of ScopeLogs."""
     values = record.fields()
     if record.error is not None:
-        values = {**error_attributes(record.error), **values}
+        values = {**attributes_of(record.error), **values}
     return _log(record, values)
 
 
 def error_log(record: ErrorRecord) -> bytes:
     """Return an error that belongs to no exported span as a log record: OpenTelemetry's event `exception`."""
-    values = {**error_attributes(record), **(record.attributes or {})}
+    values = {**attributes_of(record), **(record.attributes or {})}
     body = f"{record.type}: {record.message}" if record.message else record.type
     entry = LogRecord(record.timestamp, _ERROR_SEVERITY, "ERROR", "", body, None, record.trace_id, record.span_id)
     entry.event_name = "exception"
     return _log(entry, values)
-
-
-def error_attributes(error: ErrorRecord) -> Attributes:
-    """Return an exception as OpenTelemetry's attributes; the stack trace is formatted here."""
-    trace = format_error(error)
-    return {"exception.type": error.type, "exception.message": error.message, "exception.stacktrace": trace}
 
 
 def _log(record: LogRecord, values: Attributes) -> bytes:

@@ -49,12 +49,7 @@ def readable(span: Span, resource: SdkResource) -> ReadableSpan:
 def _event(event: SpanEvent) -> Event:
     attributes = dict(event.attributes)
     if event.error is not None:
-        attributes = {
-            "exception.type": event.error.type,
-            "exception.message": event.error.message,
-            "exception.stacktrace": stacktrace.format_error(event.error),
-            **attributes,
-        }
+        attributes = stacktrace.attributes_of(event.error) | attributes
     return Event(event.name, attributes, event.timestamp)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from insitu.core import documents
 from insitu.core.records import Error, ErrorRecord, LocalTrace, LogRecord, place_attributes
-from insitu.core.stacktrace import format_error
+from insitu.core.stacktrace import attributes_of, format_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -219,8 +219,7 @@ def _span(span: SpanRecord) -> list[Any]:
 def _with_error(attributes: Attributes | None, error: ErrorRecord | None) -> Attributes:
     if error is None:
         return attributes or {}
-    told = {"exception.type": error.type, "exception.message": error.message}
-    return {**told, "exception.stacktrace": format_error(error), **(attributes or {})}
+    return attributes_of(error) | (attributes or {})
 
 
 # --- reading ---

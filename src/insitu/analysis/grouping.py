@@ -1,0 +1,178 @@
+"""Which errors are one problem: a fingerprint that stays the same however often, when and in which release one happens.
+
+Errors belong together when the same kind of exception leaves the same places of the application in the same way. Of a
+place its module and function count, never its line; frames of libraries only where the application has none. Of a
+message count the words that the raising function has in its own constants: `no price for {product}` is told from `no
+stock of {product}`, and the product is neither here nor there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import sysconfig
+from functools import lru_cache
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from insitu.core.records import Error, LocalTrace, LogRecord
+from insitu.core.stacktrace import FINGERPRINT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from types import CodeType
+
+    from insitu.core.records import ErrorRecord, Frame, Record
+
+PLACES: Final = 12
+"""The innermost places of the application that count."""
+_OF_LIBRARIES: Final = 3
+_WORDS: Final = 24
+_CAUSES: Final = 8
+_MOST_KNOWN: Final = 8_192
+_FILES: Final = 2_048
+_MOST_SHAPES: Final = 1_024
+_WORD: Final = re.compile(r"[^\W\d_]{2,}")
+_NUMBER: Final = re.compile(r"\d+")
+_INLINED: Final = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>"})
+"""Functions of their own until Python 3.11, and none since."""
+_PACKAGES: Final = ("site-packages", "dist-packages")
+_FOLDERS: Final = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), str(Path(__file__).parents[1]))
+_OTHERS: Final = ("<frozen", *(f"{folder}{os.sep}" for folder in _FOLDERS))
+"""How the files of Python, and ours, begin."""
+
+_Shape = tuple[str, str, tuple[int, ...], tuple["_Shape", ...]]
+_identities: dict[_Shape, tuple[list[Sequence[Frame]], str]] = {}
+_prints: dict[tuple[_Shape, str], str] = {}
+_known: dict[int, tuple[CodeType, str, bool, frozenset[str]]] = {}
+"""What is known of code, by its identity; each entry holds the code, so that the identity is given to no other."""
+
+
+def fingerprint(error: ErrorRecord) -> str:
+    """Return the fingerprint of an error's group: 16 hexadecimal digits."""
+    shape = _shape(error)
+    known = _prints.get((shape, error.message))
+    if known is None:
+        held, identity = _identities.get(shape) or _remembered(shape, error)
+        known = blake2b(f"{identity}\n{_words(error)}".encode("utf-8", "replace"), digest_size=8).hexdigest()
+        if len(_prints) >= _MOST_SHAPES:
+            _prints.clear()
+            _identities.clear()
+            _identities[shape] = held, identity  # of whose code the new key speaks
+        _prints[shape, error.message] = known
+    return known
+
+
+def _shape(error: ErrorRecord) -> _Shape:
+    """Return all that an identity is made of, code by its own identity: what a known error is recognised by."""
+    chain = tuple([_shape(link) for link in error.chain]) if error.chain else ()
+    return error.type, error.relation, tuple([id(code) for code, _ in error.frames]), chain
+
+
+def _remembered(shape: _Shape, error: ErrorRecord) -> tuple[list[Sequence[Frame]], str]:
+    """Work an identity out, and keep it along with the code that its shape speaks of."""
+    known = _identities[shape] = list(_frames(error)), "\n".join(_identity(error))
+    return known
+
+
+def _frames(error: ErrorRecord) -> Iterator[Sequence[Frame]]:
+    yield error.frames
+    for link in error.chain:
+        yield from _frames(link)
+
+
+def _identity(error: ErrorRecord) -> Iterator[str]:
+    yield error.type
+    yield from _places(error.frames)
+    # What was being handled is left out: an error is the same whatever else had gone wrong before.
+    for cause in islice(_causes(error), _CAUSES):
+        yield f"caused by {cause.type}"
+        yield from _places(cause.frames)[-1:]
+    yield from sorted({"\n".join(_identity(member)) for member in error.chain if member.relation == "member"})
+
+
+def _causes(error: ErrorRecord) -> Iterator[ErrorRecord]:
+    for link in error.chain:
+        if link.relation == "cause":
+            yield link
+            yield from _causes(link)
+
+
+def _places(frames: Iterable[Frame]) -> list[str]:
+    """Return the places that count, each once: how deep a recursion went says nothing."""
+    own: dict[str, None] = {}
+    others: dict[str, None] = {}
+    for frame in frames:
+        _, place, is_own, _ = _about(frame.code)
+        if place:
+            (own if is_own else others)[place] = None
+    return list(own)[-PLACES:] or list(others)[-_OF_LIBRARIES:]
+
+
+def _words(error: ErrorRecord) -> str:
+    """Return of the message what the code that raised says always; of an error without frames what is no value."""
+    words = _WORD.findall(error.message)
+    if error.frames:
+        constant = _about(error.frames[-1].code)[3]
+        words = [word for word in words if word in constant]
+    return " ".join(words[:_WORDS])
+
+
+def _about(code: CodeType) -> tuple[CodeType, str, bool, frozenset[str]]:
+    """Return (code, place, whether it is the application's, words of its constants)."""
+    known = _known.get(id(code))
+    if known is None:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        is_own = _is_own(code.co_filename)
+        words = frozenset(_WORD.findall(" ".join(_texts(code.co_consts)))) if is_own else frozenset[str]()
+        known = _known[id(code)] = (code, _place(code), is_own, words)
+    return known
+
+
+def _place(code: CodeType) -> str:
+    if code.co_name in _INLINED:
+        return ""
+    if code.co_filename.startswith("<"):  # generated: it may be numbered
+        return f"<> {_NUMBER.sub('#', code.co_qualname)}"
+    return f"{_module(code.co_filename)} {code.co_qualname}"
+
+
+def _texts(constants: Iterable[Any]) -> Iterator[str]:
+    for constant in constants:
+        if type(constant) is str:
+            yield constant
+        elif type(constant) is tuple:
+            yield from _texts(constant)
+
+
+@lru_cache(_FILES)
+def _is_own(file: str) -> bool:
+    """Whether a file is the application's: neither of Python, nor of an installed package, nor ours."""
+    return not file.startswith(_OTHERS) and not any(part in _PACKAGES for part in Path(file).parts)
+
+
+@lru_cache(_FILES)
+def _module(file: str) -> str:
+    """Return a file below the folder that it is imported from: where a release is unpacked says nothing."""
+    roots = [root.rstrip(os.sep) + os.sep for root in sys.path if root]
+    longest = max((len(root) for root in roots if file.startswith(root)), default=0)
+    return (Path(file[longest:]) if longest else Path(*Path(file).parts[-2:])).as_posix()
+
+
+def mark(record: Record) -> None:
+    """Write fingerprints into the errors of a record, and on the spans that end with one."""
+    if isinstance(record, LocalTrace):
+        for span in record.spans:
+            for event in span.events or ():
+                if event.error is not None:
+                    event.error.fingerprint = fingerprint(event.error)
+                    if span.status_code == Error:
+                        span.own = {**(span.own or {}), FINGERPRINT: event.error.fingerprint}
+    else:
+        error = record.error if isinstance(record, LogRecord) else record
+        if error is not None:
+            error.fingerprint = fingerprint(error)
