@@ -409,6 +409,11 @@ def collector():
         thread.join()
 
 
+def told(attributes):
+    """All but the fingerprints of errors, which are worked out when a processor has long seen the span."""
+    return {pair.key: pair.value.SerializeToString() for pair in attributes if pair.key != "insitu.fingerprint"}
+
+
 def facts(path, received):
     """Everything of the spans sent to `path` that both exporters must agree on."""
     import gzip
@@ -435,13 +440,13 @@ def facts(path, received):
                             span.flags & ~0xFF,
                         ),
                         (span.start_time_unix_nano, span.end_time_unix_nano),
-                        {pair.key: pair.value.SerializeToString() for pair in span.attributes},
+                        told(span.attributes),
                         (span.status.code, span.status.message),
                         [
                             (
                                 event.name,
                                 event.time_unix_nano,
-                                {pair.key: pair.value.SerializeToString() for pair in event.attributes},
+                                told(event.attributes),
                             )
                             for event in span.events
                         ],
