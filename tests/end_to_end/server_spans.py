@@ -79,7 +79,10 @@ def watched_by_insitu(app):
 
 def ours(span):
     events = [(event.name, attributes_of(event.error) | dict(event.attributes or {})) for event in span.events or ()]
-    return described(span.name, span.kind, span.status_code, span.status_text, span.settle(), events)
+    attributes = dict(span.settle())
+    if len(attributes.get("insitu.fingerprint", "")) == 16:
+        attributes["insitu.fingerprint"] = "16 hexadecimal digits"
+    return described(span.name, span.kind, span.status_code, span.status_text, attributes, events)
 
 
 def our_metric(family):

@@ -137,6 +137,7 @@ def assert_an_exception(span, kind, message):
     (event,) = span["events"]
     assert event["name"] == "exception"
     trace = event["attributes"].pop("exception.stacktrace")
+    assert len(event["attributes"].pop("insitu.fingerprint")) == 16
     assert event["attributes"] == {"exception.type": kind, "exception.message": message}
     assert trace.startswith("Traceback (most recent call last):\n")
     assert trace.endswith(f"{kind}: {message}\n")

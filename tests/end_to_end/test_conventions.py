@@ -59,9 +59,16 @@ DIFFERENCES = (
     Difference(
         "event exception",
         "raises",
-        "exception.message, exception.stacktrace, exception.type",
+        "exception.message, exception.stacktrace, exception.type, insitu.fingerprint",
         "exception.escaped, exception.message, exception.stacktrace, exception.type",
         "The conventions have deprecated exception.escaped",
+    ),
+    Difference(
+        "insitu.fingerprint",
+        "raises",
+        "16 hexadecimal digits",
+        NOTHING,
+        "Errors of one problem have one; the conventions have no attribute for that",
     ),
 )
 
