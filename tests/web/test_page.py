@@ -8,7 +8,8 @@ from playwright.sync_api import expect
 
 from insitu.core.clock import SYSTEM
 from insitu.core.histogram import Histogram
-from insitu.core.records import Family, Interval, Point, RouteTotals
+from insitu.core.records import ErrorRecord, Family, Interval, Point, RouteTotals, SpanEvent
+from insitu.core.stacktrace import FINGERPRINT
 from insitu.store.neighbours import Neighbours
 from insitu.store.reader import Reader
 from insitu.store.rollups import TEN_SECONDS
@@ -129,6 +130,23 @@ def test_from_the_overview_to_the_slow_route_to_its_trace_to_the_line_that_says_
     line.click()
     expect(page.locator(".waterfall .chosen")).to_contain_text("SELECT review")
     expect(page.locator(".details")).to_contain_text("sqlite")
+
+
+def test_from_an_error_to_all_traces_with_the_same_one(kept, address, page):
+    for number, told in enumerate(("5ca1ab1e", "5ca1ab1e", "deadbeef")):
+        root = a_span(
+            f"POST /orders/{number}", at=kept.now - (9 - number) * SECOND, own={FINGERPRINT: told}, failed=True
+        )
+        error = ErrorRecord("LookupError", "no price", fingerprint=told)
+        root.events = [SpanEvent("exception", root.start_time, {}, error)]
+        kept.put(a_trace(root, kept="error"))
+    page.goto(address("#/traces?failed=true"))
+    expect(page.locator(".traces tbody tr")).to_have_count(3)
+    page.locator(".traces tbody a", has_text="POST /orders/0").click()
+    page.locator(".waterfall button", has_text="POST /orders/0").click()
+    page.locator(".event a", has_text="all traces with this error").click()
+    expect(page.locator(".traces tbody tr")).to_have_count(2)
+    expect(page.locator(".traces tbody")).to_contain_text("POST /orders/1")
 
 
 def test_the_first_ten_seconds_are_a_point_in_the_traffic(kept, address, page):

@@ -7,6 +7,7 @@ import { href } from "./place.js";
 
 const SECOND = 1e9;
 const SHOWN_PARTS = 6;
+const FINGERPRINT = "insitu.fingerprint";
 
 export function Trace({ here, range }) {
   const { data, error } = useAnswer(`traces/${encodeURIComponent(here.id)}`);
@@ -117,7 +118,7 @@ function Details({ span, begin }) {
   return html`<div class="details"><h3>${span.name}</h3>
     <p class="muted">${span.kind} · by ${span.scope} · began ${duration((span.start - begin) / SECOND)} in · ${duration(span.duration / SECOND)}${span.status_text && html` · <span class="bad">${span.status_text}</span>`}</p>
     <${Fields} rows=${rows} />
-    ${span.events.map((event) => html`<div class="event" key=${event.timestamp}><strong>${event.name}</strong> <span class="muted">${duration((event.timestamp - begin) / SECOND)} in</span>
+    ${span.events.map((event) => html`<div class="event" key=${event.timestamp}><strong>${event.name}</strong> <span class="muted">${duration((event.timestamp - begin) / SECOND)} in</span>${event.attributes[FINGERPRINT] && html` · <a href=${href("traces", { key: FINGERPRINT, value: event.attributes[FINGERPRINT] })}>all traces with this error</a>`}
       ${event.attributes["exception.stacktrace"] ? html`<pre>${event.attributes["exception.stacktrace"]}</pre>` : html`<${Fields} rows=${Object.entries(event.attributes)} />`}</div>`)}
     ${span.links.map((link) => html`<p key=${link.span_id}>linked to <a href=${href("trace", {}, link.trace_id)}><code>${link.trace_id}</code></a></p>`)}
   </div>`;
