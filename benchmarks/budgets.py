@@ -126,6 +126,8 @@ ROWS: Final = (
         "Flask request, added to bare",
         Cost("flask_request:insitu_default", "flask_request:bare"),
         Cost("flask_request:otel", "flask_request:bare"),
+        _share(8),
+        _share(12),
     ),
     Row("flask.bare", "bare Flask request", Cost("flask_request:bare")),
     Row(

@@ -3,6 +3,8 @@
 import flask
 import pytest
 from flask import Blueprint, Flask, abort, stream_with_context
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.test import Client
 
 import insitu
 from insitu.contracts import servers
@@ -122,6 +124,14 @@ def test_what_a_middleware_below_makes_of_an_answer_is_what_is_measured(recorded
     assert insitu.instrument(app).test_client().get("/stock/7/hall").data == b"7 i"
     [span] = servers(recorded)
     assert (span.name, span.response_status, span.response_size) == ("GET /stock/<int:number>/<path:where>", 206, 3)
+
+
+def test_below_a_mount_a_route_has_its_prefix_and_what_no_route_answers_has_none(recorded):
+    shops = insitu.instrument(DispatcherMiddleware(Flask("front"), {"/shop": insitu.instrument(shop())}))
+    client = Client(shops)
+    for path in ("/shop/stock/7/hall", "/shop/nothing"):
+        client.get(path)
+    assert [span.name for span in servers(recorded)] == ["GET /shop/stock/<int:number>/<path:where>", "GET"]
 
 
 def test_routes_and_hooks_that_come_later_are_seen(recorded):

@@ -90,6 +90,20 @@ def test_the_middleware_keeps_the_rules_of_wsgi(recorded):
     assert b"".join(pieces) == b"ok"
 
 
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({}, ("shop", 80)),
+        ({"HTTP_HOST": "shop.example"}, ("shop.example", 80)),
+        ({"SERVER_NAME": ""}, (None, None)),
+    ],
+)
+def test_where_a_request_went_is_what_the_client_says_else_what_the_server_does(recorded, more, told):
+    call(insitu.instrument(bare), environment(**more))
+    attributes = recorded.span("GET").attributes
+    assert (attributes.get("server.address"), attributes.get("server.port")) == told
+
+
 def test_the_facts_of_the_request_are_those_of_the_conventions(recorded):
     environ = environment(
         "/caf\xc3\xa9",

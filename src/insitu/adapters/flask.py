@@ -65,8 +65,9 @@ def _watched(process: Callable[..., Any]) -> Callable[..., Any]:
         served = asked.environ.get(wsgi.KEY)
         pieces = getattr(response, "response", None)
         if served is not None and type(pieces) is list and len(pieces) == 1 and type(pieces[0]) is bytes:
-            rule = asked.url_rule
-            served.there(rule.rule if rule is not None else "", len(pieces[0]))
+            served.there(len(pieces[0]))
+            if (rule := asked.url_rule) is not None:
+                served.tell(rule.rule)
         return response
 
     return process_response

@@ -98,7 +98,8 @@ def begin(requests: Requests, environ: Environ, path: str, scheme: str, version:
         query, host, agent = _text(query), _text(host), _text(agent)
     peer = find("REMOTE_ADDR")
     client = (peer, find("REMOTE_PORT")) if peer else None
-    server = None if host else (find("SERVER_NAME"), find("SERVER_PORT"))  # asked for where there is no host alone
+    name = None if host else find("SERVER_NAME")  # told only where there is no host
+    server = (name, find("SERVER_PORT")) if name else None
     length = find("CONTENT_LENGTH")
     size = int(length) if length and length.isdecimal() and len(length) < _DIGITS else -1
     raw = (scheme, path, query, version, host, agent, client, server)

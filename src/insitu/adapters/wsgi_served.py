@@ -97,9 +97,8 @@ class Served:
             self.failed(error)
         self.end()
 
-    def there(self, route: str, size: int) -> None:
-        """Take note of the route, and that all of the body is there, so many bytes; a HEAD has none."""
-        self._route = self._environ.get("SCRIPT_NAME", "")[self._root :] + route
+    def there(self, size: int) -> None:
+        """Take note that the route is told, and all of the body there, so many bytes; a HEAD has none."""
         self.span.response_size = size if self.span.method != "HEAD" else 0
         self.whole = True
 
