@@ -1,6 +1,7 @@
 """Celery with a real worker, in a thread of this process; whole workers that end are in tests/end_to_end."""
 
 import inspect
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,13 +11,14 @@ from celery.app.trace import build_tracer
 from celery.contrib.testing.worker import start_worker
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
 from celery.signals import setup_logging, task_failure
+from kombu.asynchronous import Hub
 from kombu.exceptions import EncodeError
 from opentelemetry import baggage, context
 from opentelemetry.instrumentation.celery import CeleryInstrumentor
 
 import insitu
 from insitu.adapters import celery as adapter
-from insitu.core.context import SUPPRESS_KEY
+from insitu.core.context import SUPPRESS_HTTP_KEY, SUPPRESS_KEY
 from insitu.testing import FakeClock, recording
 from tests.adapters.serving import counted
 from tests.servers import until
@@ -412,3 +414,12 @@ def test_opentelemetrys_instrumentation_of_celery_replaces_ours(recorded):
         instrumentor.uninstrument()
     kinds = [span for span in recorded.spans if span.kind.name != "INTERNAL"]
     assert {span.scope.name for span in kinds} == {"opentelemetry.instrumentation.celery"}
+
+
+def test_what_a_workers_loop_does_in_another_thread_as_it_ends_is_its_own(recorded):
+    hub, told = Hub(), []
+    hub.timer.call_after(0, lambda: told.append(context.get_value(SUPPRESS_HTTP_KEY)))
+    thread = threading.Thread(target=lambda: until(lambda: hub.fire_timers() and told))
+    thread.start()
+    thread.join()
+    assert told == [True]

@@ -16,6 +16,7 @@ from opentelemetry import propagate
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 
+from insitu.adapters import celery_worker
 from insitu.core import context, guard
 from insitu.core.questions import TASKS_BEGUN, TASKS_SENT
 from insitu.core.records import Scope
@@ -62,6 +63,7 @@ def hook(module: Any) -> None:
         module: `celery.app.base`.
 
     """
+    celery_worker.watch()
     signals = importlib.import_module("celery.signals")
     for name, receive in _RECEIVERS.items():
         getattr(signals, name).connect(receive, weak=False, dispatch_uid="insitu")
@@ -76,14 +78,6 @@ def _is_left_alone() -> bool:
         or bool(context.current().get(context.SUPPRESS_KEY))
         or (theirs is not None and bool(theirs().is_instrumented_by_opentelemetry))
     )
-
-
-def _worker_begins(**_: object) -> None:
-    """Leave out what a worker's main thread says to its broker: polls, by Redis or HTTP, with nobody's trace above.
-
-    A task that runs in this thread begins in a context of its own.
-    """
-    context.attach(Context({**context.current(), context.SUPPRESS_HTTP_KEY: True}))
 
 
 # --- where a task is sent ---
@@ -210,7 +204,7 @@ def _failed(sender: Any, task_id: str, exception: BaseException, **_: object) ->
 
 
 _RECEIVERS: Final[Mapping[str, Callable[..., None]]] = {
-    "worker_init": _worker_begins,
+    "worker_init": celery_worker.begins,
     "before_task_publish": _before_publish,
     "after_task_publish": _after_publish,
     "task_prerun": _before_run,
