@@ -1,5 +1,7 @@
 """What a store with several services tells about each of them."""
 
+import zlib
+
 import pytest
 from opentelemetry.trace import SpanKind
 
@@ -111,6 +113,17 @@ def test_a_process_goes_on_where_one_that_is_dead_has_ended(stores, neighbours, 
         *others,
         ("b", pytest.approx(times), pytest.approx(times / 10)),
     ]
+
+
+@pytest.mark.parametrize("left", [b"", b"no sample", zlib.compress(b'{"http.client.request.duration": 5}')])
+def test_what_a_dead_process_has_damaged_costs_its_own_counts_alone(stores, neighbours, succeed, left):
+    take(stores["shop"], took(40, 4.0))
+    stores["shop"].writer.database()._connection.execute("UPDATE sample SET data = ?", (left,))
+    following = succeed(20.0)
+    following.put(a_trace(name="kept"))
+    take(following, took(50, 5.0), after=1.0)
+    assert following.names() == ["kept"]
+    assert called(neighbours, following.clock, 15) == [({}, 50, pytest.approx(5.0))]
 
 
 def test_what_a_process_has_told_before_it_began_anew_is_counted_once(stores, neighbours, succeed):

@@ -177,6 +177,13 @@ def test_totals_are_what_all_processes_have_counted(processes):
     assert {labels["of"]: value for labels, value in newest.get("orders", [0, 0, 0, []])[3]} == counted
 
 
+def test_a_metric_that_is_of_another_kind_since_a_release_begins_anew():
+    before, behind = samples.taken([counter(40, name="took")]), samples.taken([histogram(0.5, 2, 1)])
+    for older, newer in ((before, behind), (behind, before)):
+        assert samples.Totals(older, {}).add(newer) == newer
+        assert samples.Totals(older, older).add(newer) == newer
+
+
 def test_the_totals_of_the_dead_take_no_more_room_than_there_is():
     full = samples.taken([Family("old", "counter", [Point({"n": str(n)}, 1) for n in range(samples.MOST_SERIES)])])
     kept = samples.Totals(full, {}).add(samples.taken([gauge(1)]))

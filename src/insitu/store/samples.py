@@ -26,6 +26,7 @@ MOST_SHOWN: Final = 50
 """Series of one metric, of one process, in an answer."""
 _LEVEL: Final = 6
 _COUNTED: Final = ("counter", "histogram")
+_FIELDS: Final = 4
 
 Kept = dict[str, list[Any]]
 """What is kept of a moment: {name: [kind, unit, help, [[labels, value...]]]}; a histogram has count and sum."""
@@ -80,9 +81,12 @@ def _series(point: Point) -> list[Any]:
 def decoded(data: bytes) -> Kept:
     """Return what was encoded; ValueError where that cannot be told."""
     try:
-        return dict(documents.loads(zlib.decompress(data)))
+        kept: Kept = dict(documents.loads(zlib.decompress(data)))
     except (zlib.error, TypeError) as error:
         raise ValueError(str(error)) from error
+    if not all(type(family) is list and len(family) == _FIELDS for family in kept.values()):
+        raise ValueError("no families")
+    return kept
 
 
 class Totals:
@@ -111,17 +115,18 @@ class Totals:
         self._about |= {name: family[:3] for name, family in kept.items()}
         whole = {name: [*family[:3], [] if family[0] in _COUNTED else family[3]] for name, family in kept.items()}
         room = MOST_SERIES - sum(len(family[3]) for family in whole.values())
-        for (name, _), (labels, sums) in itertools.islice(self._sums.items(), max(0, room)):
-            whole.setdefault(name, [*self._about[name], []])[3].append([labels, *sums])
+        for (name, kind, _), (labels, sums) in itertools.islice(self._sums.items(), max(0, room)):
+            if kind == self._about[name][0]:  # a release before may have had it as another
+                whole.setdefault(name, [*self._about[name], []])[3].append([labels, *sums])
         return whole
 
 
-def _counted(kept: Kept) -> Iterator[tuple[tuple[str, Any], tuple[dict[str, str], list[float]]]]:
-    """Yield ((name, key of the labels), (labels, values)) of each series that only grows."""
+def _counted(kept: Kept) -> Iterator[tuple[tuple[str, str, Any], tuple[dict[str, str], list[float]]]]:
+    """Yield ((name, kind, key of the labels), (labels, values)) of each series that only grows."""
     for name, (kind, _, _, series) in kept.items():
         for labels, *values in series if kind in _COUNTED else ():
             if None not in values:
-                yield (name, _key(labels)), (labels, values)
+                yield (name, kind, _key(labels)), (labels, values)
 
 
 def series_of(

@@ -201,7 +201,7 @@ class Writer:
         tallies, intervals = self._closed_tallies(), self._closed_intervals()
         if any((blocks, tallies, intervals, sample)):
             is_open = self._is_open(now)  # first of all: another process may have begun the minute
-            rows = self._rows(*sample) if sample is not None and is_open else []
+            rows = guard.call("store.sample", self._rows, *sample, default=[]) if sample is not None and is_open else []
             batch = Batch(blocks, tallies, self._rollups.add(intervals), rows)
             if is_open:
                 self._write(batch, now)
@@ -241,8 +241,9 @@ class Writer:
         self._totals = None
         if self._lease.adopted:
             self._rollups.resume(self._database.adopt(self._since))
-            newest = guard.attempt(samples.decoded, self._database.newest_sample())
-            self._totals = samples.Totals(newest, self._told) if newest else None
+            newest = self._database.newest_sample()
+            if newest:  # where it is damaged, what it counted is lost, and nothing else
+                self._totals = guard.call("store.totals", lambda: samples.Totals(samples.decoded(newest), self._told))
 
     def _failed(self, error: Exception, now: int) -> None:
         """Try again with the next write; where the file itself is bad, with another file after a while."""
