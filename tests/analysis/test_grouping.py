@@ -100,7 +100,7 @@ def print_of(message="text", kind="LookupError", frames=()):
 def test_any_error_has_a_fingerprint_that_stays(message, kind):
     found = print_of(message, kind)
     assert len(bytes.fromhex(found)) == 8
-    grouping._prints.clear()
+    grouping._groups.clear()
     assert print_of(message, kind) == found
 
 
@@ -108,12 +108,23 @@ def test_without_frames_the_words_of_the_message_tell_and_its_numbers_do_not():
     assert print_of("job 12 of 9f3c was lost") == print_of("job 7 of 0000 was lost") != print_of("job 7 was kept")
 
 
-def test_messages_without_end_take_no_room_without_end():
-    first = print_of("number 0")
+def test_shapes_without_end_take_no_room_without_end():
+    first = print_of(kind="Error0")
     for number in range(3_000):
-        print_of(f"number {number}")
-    assert len(grouping._prints) <= 1_024
-    assert print_of("number 0") == first
+        print_of(kind=f"Error{number}")
+    assert len(grouping._groups) <= 1_000
+    deep = describe(refused()).frames * 50
+    for number in range(1_000):
+        print_of(kind=f"Deep{number}", frames=deep)
+    assert len(grouping._groups) * len(deep) <= 50_000
+    assert print_of(kind="Error0") == first
+
+
+def refused():
+    try:
+        refuse("lamp")
+    except LookupError as error:
+        return error
 
 
 def refuse(product):

@@ -20,7 +20,7 @@ _AS_IT_ENDS: Final = (
     ("kombu.asynchronous.hub", "Hub.fire_timers"),
     ("celery.concurrency.prefork", "_run_ready_callbacks"),
 )
-"""What a worker's loop does in a thread of its own while the pool ends (Celery 5.6 and later)."""
+"""What a worker's loop does in a thread of its own while the pool of processes ends (Celery 5.7 does)."""
 
 
 def watch() -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import sysconfig
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
@@ -34,7 +35,11 @@ _WORDS: Final = 24
 _CAUSES: Final = 8
 _MOST_KNOWN: Final = 8_192
 _FILES: Final = 2_048
-_MOST_SHAPES: Final = 1_024
+_LONGEST: Final = 500
+"""Of the messages that are remembered."""
+_MOST_GROUPS: Final = 1_000
+_MOST_FRAMES: Final = 50_000
+"""Of all shapes that are known: some 5 MB."""
 _WORD: Final = re.compile(r"[^\W\d_]{2,}")
 _NUMBER: Final = re.compile(r"\d+")
 _INLINED: Final = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>"})
@@ -45,24 +50,34 @@ _OTHERS: Final = ("<frozen", *(f"{folder}{os.sep}" for folder in _FOLDERS))
 """How the files of Python, and ours, begin."""
 
 _Shape = tuple[str, str, tuple[int, ...], tuple["_Shape", ...]]
-_identities: dict[_Shape, tuple[list[Sequence[Frame]], str]] = {}
-_prints: dict[tuple[_Shape, str], str] = {}
+
+
+@dataclass(slots=True)
+class _Group:
+    """What is known of errors of one shape; it holds their code, whose identities no other code can be given then."""
+
+    frames: list[Sequence[Frame]]
+    identity: str
+    last: tuple[str | None, str] = (None, "")
+    """The last message, and its fingerprint."""
+
+
+_groups: dict[_Shape, _Group] = {}
+_held = 0
 _known: dict[int, tuple[CodeType, str, bool, frozenset[str]]] = {}
-"""What is known of code, by its identity; each entry holds the code, so that the identity is given to no other."""
+"""What is known of code, by its identity."""
 
 
 def fingerprint(error: ErrorRecord) -> str:
     """Return the fingerprint of an error's group: 16 hexadecimal digits."""
     shape = _shape(error)
-    known = _prints.get((shape, error.message))
-    if known is None:
-        held, identity = _identities.get(shape) or _remembered(shape, error)
-        known = blake2b(f"{identity}\n{_words(error)}".encode("utf-8", "replace"), digest_size=8).hexdigest()
-        if len(_prints) >= _MOST_SHAPES:
-            _prints.clear()
-            _identities.clear()
-            _identities[shape] = held, identity  # of whose code the new key speaks
-        _prints[shape, error.message] = known
+    group = _groups.get(shape) or _new(shape, error)
+    message, known = group.last
+    if message != error.message:
+        told = f"{group.identity}\n{_words(error)}".encode("utf-8", "replace")
+        known = blake2b(told, digest_size=8).hexdigest()
+        if len(error.message) <= _LONGEST:
+            group.last = error.message, known  # at once: where the queue is full, callers come here as well
     return known
 
 
@@ -72,10 +87,16 @@ def _shape(error: ErrorRecord) -> _Shape:
     return error.type, error.relation, tuple([id(code) for code, _ in error.frames]), chain
 
 
-def _remembered(shape: _Shape, error: ErrorRecord) -> tuple[list[Sequence[Frame]], str]:
-    """Work an identity out, and keep it along with the code that its shape speaks of."""
-    known = _identities[shape] = list(_frames(error)), "\n".join(_identity(error))
-    return known
+def _new(shape: _Shape, error: ErrorRecord) -> _Group:
+    global _held
+    frames = list(_frames(error))
+    added = sum(map(len, frames))
+    if len(_groups) >= _MOST_GROUPS or _held + added > _MOST_FRAMES:
+        _groups.clear()
+        _held = 0
+    _held += added
+    group = _groups[shape] = _Group(frames, "\n".join(_identity(error)))
+    return group
 
 
 def _frames(error: ErrorRecord) -> Iterator[Sequence[Frame]]:
