@@ -308,6 +308,12 @@ ROWS: Final = (
     ),
     Row("part.process", "reading the process, every 5 s", Cost("parts:process"), None, Limit(plus=1), unit="ms"),
     Row("part.system", "reading everything there is, at once", Cost("parts:system"), None, Limit(plus=5), unit="ms"),
+    Row(
+        "part.fingerprint",
+        "fingerprint of an error; of one with a new message",
+        Cost("parts:fingerprint"),
+        Cost("parts:fingerprint_of_another"),
+    ),
     Row("part.collection", "noting a garbage collection", Cost("parts:collection"), None, Limit(plus=5)),
     Row(
         "stall.drain",

@@ -13,11 +13,13 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import TracerProvider
 
 import insitu
-from benchmarks import timing
+from benchmarks import failures, timing
 from insitu import testing
+from insitu.analysis import grouping
 from insitu.core.clock import SYSTEM, Clock
 from insitu.core.histogram import Histogram
 from insitu.exporters import otlp_encoding as otlp
+from insitu.signals.errors import describe
 from insitu.signals.resources import GarbageCollection, ProcessGroup, Resources
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ HUGE = 10
 VALUES = 100_000
 READS = 200
 COLLECTIONS = 20_000
+ERRORS = 20_000
 
 _BIG = "x" * 10_000_000
 _MANY = {f"key {number}": number for number in range(1_000)}
@@ -160,3 +163,27 @@ def collection() -> timing.Round:
             garbage.measure("stop", {"generation": 0})
 
     return timing.whole(work, COLLECTIONS)
+
+
+def fingerprint() -> timing.Round:
+    """The fingerprint of an error ten frames deep that says what the one before it said."""
+    return _fingerprints(["no stock of lamp"])
+
+
+def fingerprint_of_another() -> timing.Round:
+    """The same where each says something else."""
+    return _fingerprints([f"no stock of lamp {number}" for number in range(100)])
+
+
+def _fingerprints(messages: list[str]) -> timing.Round:
+    try:
+        failures.fail(failures.FRAMES)
+    except ValueError as error:
+        record = describe(error)
+
+    def work(errors: int) -> None:
+        for _ in range(errors // len(messages)):
+            for record.message in messages:
+                grouping.fingerprint(record)
+
+    return timing.whole(work, ERRORS)
