@@ -55,7 +55,7 @@ function Search({ given, range, go }) {
     <label>longer than ${field("min_ms", { placeholder: "ms", size: 6, inputmode: "decimal" })}</label>
     <label>kept as <select name="reason" value=${given.reason ?? ""} onChange=${(event) => go({ reason: event.target.value })}>${REASONS.map((each) => html`<option key=${each} value=${each}>${each || "any"}</option>`)}</select></label>
     <label><input type="checkbox" name="failed" checked=${given.failed === "true"} onChange=${(event) => go({ failed: event.target.checked ? "true" : "" })} /> with an error</label>
-    <label>attribute ${field("key", { placeholder: "user.id", size: 10 })} = ${field("value", { placeholder: "any", size: 10, "aria-label": "value of the attribute" })}</label>
+    <label>attribute ${field("key", { placeholder: "user.id", size: 18 })} = ${field("value", { placeholder: "any", size: 16, "aria-label": "value of the attribute" })}</label>
     ${ASKED.some((name) => given[name]) && html`<a class="button quiet" href=${href("traces", { range: given.range })}>clear</a>`}
   </form>`;
 }
