@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 import insitu
 from insitu.analysis import grouping
-from insitu.core.records import ErrorRecord
+from insitu.core.records import ErrorRecord, Frame
 from insitu.signals.errors import describe
 from insitu.testing import recording
 
 SOURCE = Path(__file__).with_name("failures.py").read_text()
+WORDS = ["word" + "x" * number for number in range(1, 1_100)]
 VALUES = ("lamp", "no stock", "table 7", "a2b4c6d8-0000-4000-8000-1f2e3d4c5b6a", "Ada Lovelace")
 FRAMEWORK = """
 import asyncio, threading
@@ -118,6 +119,14 @@ def test_shapes_without_end_take_no_room_without_end():
         print_of(kind=f"Deep{number}", frames=deep)
     assert len(grouping._groups) * len(deep) <= 50_000
     assert print_of(kind="Error0") == first
+
+
+def test_a_function_of_many_words_is_remembered_in_part():
+    code = compile(
+        "def raises():\n raise ValueError(" + repr(" ".join(WORDS)) + ")", "/shop/long.py", "exec"
+    ).co_consts[0]
+    print_of(frames=[Frame(code, 2)])
+    assert len(grouping._about(code)[3]) < 1_000 < len(WORDS)
 
 
 def refused():

@@ -34,6 +34,8 @@ _OF_LIBRARIES: Final = 3
 _WORDS: Final = 24
 _CAUSES: Final = 8
 _MOST_KNOWN: Final = 8_192
+_CONSTANTS: Final = 4_096
+"""Characters of a function's constants whose words are remembered."""
 _FILES: Final = 2_048
 _LONGEST: Final = 500
 """Of the messages that are remembered."""
@@ -149,7 +151,8 @@ def _about(code: CodeType) -> tuple[CodeType, str, bool, frozenset[str]]:
         if len(_known) >= _MOST_KNOWN:
             _known.clear()
         is_own = _is_own(code.co_filename)
-        words = frozenset(_WORD.findall(" ".join(_texts(code.co_consts)))) if is_own else frozenset[str]()
+        constants = " ".join(_texts(code.co_consts))[:_CONSTANTS] if is_own else ""
+        words = frozenset(_WORD.findall(constants))
         known = _known[id(code)] = (code, _place(code), is_own, words)
     return known
 
